@@ -1,0 +1,3 @@
+"""The version, once. The build reads it from this file."""
+
+__version__ = "0.1.0"

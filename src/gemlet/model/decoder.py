@@ -1,0 +1,152 @@
+"""The forward pass, written once, and `Decoder`, which runs it step by step on an executor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet.errors import InvalidRequestError, ModelClosedError
+from gemlet.model.config import ModelConfig
+from gemlet.ops.batch import Batch, State, StepOutput
+from gemlet.ops.operations import CacheLayer, Executor, Operations, Program
+from gemlet.ops.reference import ReferenceExecutor
+
+if TYPE_CHECKING:
+    from gemlet.model.weights import Weights
+
+X = TypeVar("X")
+
+MAX_ROWS = 256
+"""Rows of the largest step."""
+
+EXECUTORS: dict[str, Callable[..., Executor]] = {"reference": ReferenceExecutor}
+"""Each is called as `make(program, threads=..., cache_type=...)`."""
+
+
+def forward(ops: Operations[X], config: ModelConfig, weights: Weights) -> None:
+    """Token ids to logits and final hidden states, in the words of `ops`. `weights` uses the canonical names."""
+    x = ops.embed(weights.packed["token_embd"], config.embedding_scale)
+    for layer in range(config.num_layers):
+        x = ops.add(x, _attention(ops, config, weights, layer, x))
+        x = ops.add(x, _feed_forward(ops, config, weights, layer, x))
+    norm, head = weights.vectors["output_norm"], weights.packed.get("output", weights.packed["token_embd"])
+    ops.output("hidden", ops.norm(ops.select(x, "hidden"), norm, config.rms_norm_eps))
+    last = ops.norm(ops.select(x, "logits"), norm, config.rms_norm_eps)
+    ops.output("logits", ops.linear(last, head, precise=True))
+
+
+def _attention(ops: Operations[X], config: ModelConfig, weights: Weights, layer: int, x: X) -> X:
+    prefix, eps, window = f"blk.{layer}.", config.rms_norm_eps, config.window(layer)
+    theta = config.rope_theta if window is None else config.rope_local_theta
+    x = ops.norm(x, weights.vectors[prefix + "attn_norm"], eps)
+    q = ops.linear(x, weights.packed[prefix + "attn_q"], precise=True)
+    k = ops.linear(x, weights.packed[prefix + "attn_k"], precise=True)
+    v = ops.linear(x, weights.packed[prefix + "attn_v"], precise=True)
+    q = ops.rope(ops.norm(q, weights.vectors[prefix + "attn_q_norm"], eps), config.head_dim, theta)
+    k = ops.rope(ops.norm(k, weights.vectors[prefix + "attn_k_norm"], eps), config.head_dim, theta)
+    x = ops.attend(
+        q,
+        k,
+        v,
+        layer=layer,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        scale=config.attention_scale,
+        window=window,
+    )
+    x = ops.linear(x, weights.packed[prefix + "attn_output"])
+    return ops.norm(x, weights.vectors[prefix + "post_attention_norm"], eps)
+
+
+def _feed_forward(ops: Operations[X], config: ModelConfig, weights: Weights, layer: int, x: X) -> X:
+    prefix, eps = f"blk.{layer}.", config.rms_norm_eps
+    x = ops.norm(x, weights.vectors[prefix + "ffn_norm"], eps)
+    gate = ops.linear(x, weights.packed[prefix + "ffn_gate"])
+    up = ops.linear(x, weights.packed[prefix + "ffn_up"])
+    x = ops.linear(ops.gelu_gate(gate, up), weights.packed[prefix + "ffn_down"])
+    return ops.norm(x, weights.vectors[prefix + "post_ffw_norm"], eps)
+
+
+class Decoder:
+    """A model ready to run: token ids and states in, logits out. For one thread at a time, in the process that made it.
+
+    executor: "native" or "reference". threads: None lets the executor choose. cache_type: element type of the keys
+    and values, None for the executor's default.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        *,
+        executor: str = "native",
+        threads: int | None = None,
+        cache_type: str | None = None,
+    ) -> None:
+        if executor not in EXECUTORS:
+            raise InvalidRequestError(f"no executor {executor!r}; there is {', '.join(sorted(EXECUTORS))}")
+        window = [config.window(layer) for layer in range(config.num_layers)]
+        layers = tuple(CacheLayer(config.num_key_value_heads, config.head_dim, w) for w in window)
+        program = Program(lambda ops: forward(ops, config, weights), layers, config.vocab_size)
+        self.config = config
+        self.max_rows = MAX_ROWS
+        self._executor: Executor | None = EXECUTORS[executor](program, threads=threads, cache_type=cache_type)
+        self._process = os.getpid()
+
+    @property
+    def instruction_set(self) -> str:
+        return self._running().instruction_set
+
+    @property
+    def threads(self) -> int:
+        return self._running().threads
+
+    @property
+    def cache_type(self) -> str:
+        return self._running().cache_type
+
+    def new_state(self) -> State:
+        """An empty sequence."""
+        return self._running().new_state()
+
+    def restore(self, data: bytes) -> State:
+        """The state that `State.save` turned into bytes; StateError when they do not fit this decoder."""
+        return self._running().restore(data)
+
+    def step(self, batch: Batch) -> StepOutput:
+        """Run at most `max_rows` rows and advance the states of `batch`. A step that raises advances none."""
+        executor = self._running()
+        if len(batch.ids) > self.max_rows:
+            raise InvalidRequestError(f"batch: {len(batch.ids)} rows, a step takes at most {self.max_rows}")
+        batch.check_ids(self.config.vocab_size)
+        return executor.step(batch)
+
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes a state of that many positions holds between steps, at most."""
+        return self._running().kv_bytes(positions)
+
+    def top_k(self, logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The k largest of a row [vocab]: ids and values, descending; equal values by ascending id."""
+        return self._running().top_k(logits, k)
+
+    def logsumexp(self, logits: NDArray[np.float32]) -> float:
+        """log(sum(exp(row))) of a row [vocab]: what turns a logit into a log-probability."""
+        return self._running().logsumexp(logits)
+
+    def close(self) -> None:
+        """Release the executor's threads and memory. Calling it again does nothing."""
+        if self._executor is not None and self._process == os.getpid():
+            self._executor.close()
+        self._executor = None
+
+    def _running(self) -> Executor:
+        if self._executor is None:
+            raise ModelClosedError("the model is closed")
+        if self._process != os.getpid():
+            raise ModelClosedError("the model was opened by another process", hint="open it again after the fork")
+        return self._executor

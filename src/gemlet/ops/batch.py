@@ -1,0 +1,110 @@
+"""What goes into a step and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gemlet.errors import InvalidRequestError
+
+Int32 = NDArray[np.int32]
+
+
+class State(Protocol):
+    """The keys and values of one sequence. Made and understood by one executor only."""
+
+    @property
+    def length(self) -> int:
+        """Positions taken in so far; the next token's position."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+
+    def copy(self) -> State:
+        """An independent state with the same content."""
+
+    def trim(self, length: int) -> None:
+        """Forget every position from `length` on. StateError when that is further back than what is kept."""
+
+    def save(self) -> bytes:
+        """The state as bytes for `Decoder.restore`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one step. The rows of a state are contiguous and continue it where it stands.
+
+    ids: int32 [R] token ids. positions: int32 [R]. states: the sequences, each once. rows: rows per state.
+    logits, hidden: int32 row numbers (any order) whose logits, or final normed hidden state, are wanted.
+    Raises InvalidRequestError for anything else.
+    """
+
+    ids: Int32
+    positions: Int32
+    states: tuple[State, ...]
+    rows: tuple[int, ...]
+    logits: Int32
+    hidden: Int32
+
+    def __post_init__(self) -> None:
+        for name in ("ids", "positions", "logits", "hidden"):
+            _check_vector(name, getattr(self, name))
+        count = len(self.ids)
+        if len(self.positions) != count:
+            raise InvalidRequestError(f"batch: {count} ids but {len(self.positions)} positions")
+        if len(self.rows) != len(self.states) or sum(self.rows) != count or min(self.rows, default=0) < 1:
+            raise InvalidRequestError(f"batch: {count} ids do not divide into rows {self.rows} of {len(self.states)} states")
+        if len({id(state) for state in self.states}) != len(self.states):
+            raise InvalidRequestError("batch: a state occurs twice")
+        expected = [np.arange(s.length, s.length + n) for s, n in zip(self.states, self.rows, strict=True)]
+        if not np.array_equal(self.positions, np.concatenate(expected)):
+            raise InvalidRequestError("batch: positions do not continue the states")
+        for name in ("logits", "hidden"):
+            _check_range(name, getattr(self, name), count)
+
+    def check_ids(self, vocab_size: int) -> None:
+        """InvalidRequestError unless every id has a row in the embedding."""
+        _check_range("ids", self.ids, vocab_size)
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[tuple[State, ArrayLike]],
+        *,
+        logits: Literal["last", "all", "none"] = "last",
+        hidden: Literal["last", "all", "none"] = "none",
+    ) -> Batch:
+        """The batch that feeds each state its ids, asking for the last row of each, for all rows, or for none."""
+        pieces = [np.asarray(ids, dtype=np.int32) for _, ids in parts]
+        rows = tuple(len(piece) for piece in pieces)
+        starts = (np.arange(s.length, s.length + n, dtype=np.int32) for (s, _), n in zip(parts, rows, strict=True))
+        wanted = {
+            "last": np.cumsum(rows, dtype=np.int32) - np.int32(1),
+            "all": np.arange(sum(rows), dtype=np.int32),
+            "none": np.zeros(0, dtype=np.int32),
+        }
+        states = tuple(state for state, _ in parts)
+        return cls(np.concatenate(pieces), np.concatenate(list(starts)), states, rows, wanted[logits], wanted[hidden])
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Results of a step, in the order the batch asked: logits float32 [n, vocab], hidden float32 [m, hidden_size]."""
+
+    logits: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+
+
+def _check_vector(name: str, value: object) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype != np.int32 or value.ndim != 1 or not value.flags.c_contiguous:
+        raise InvalidRequestError(f"batch: {name} must be a contiguous one-dimensional int32 array")
+
+
+def _check_range(name: str, values: Int32, limit: int) -> None:
+    if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
+        raise InvalidRequestError(f"batch: {name} reach from {values.min()} to {values.max()}, allowed are 0 to {limit - 1}")

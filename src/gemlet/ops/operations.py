@@ -1,0 +1,112 @@
+"""The operations a forward pass is written in.
+
+An executor implements them: `reference` computes with NumPy at once, `native` records a program and runs it later.
+A handle `X` stands for one float32 row per token of the step, `[rows, width]`; the number of rows is never known to
+the forward pass, so nothing in it can depend on values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet.ops.batch import Batch, State, StepOutput
+from gemlet.ops.packed import Packed
+
+Float32 = NDArray[np.float32]
+Rows = Literal["logits", "hidden"]
+X = TypeVar("X")
+
+
+class Operations(Protocol[X]):
+    """What `model.decoder.forward` may ask for. Widths are per row; every operation keeps rows apart except `attend`."""
+
+    def embed(self, table: Packed, scale: float) -> X:
+        """The batch's ids looked up in `table` [vocab, width], times `scale`."""
+
+    def norm(self, x: X, weight: Float32, eps: float) -> X:
+        """x / sqrt(mean(x²) + eps) * weight, over each group of len(weight) neighbours of a row."""
+
+    def linear(self, x: X, weight: Packed, precise: bool = False) -> X:
+        """x · weightᵀ. `precise` asks an executor with quantised activations for 16 bits instead of 8."""
+
+    def rope(self, x: X, head_dim: int, theta: float) -> X:
+        """Rotate each head by the row's position: element i with i + head_dim/2, frequency theta^(-2i/head_dim)."""
+
+    def attend(
+        self, q: X, k: X, v: X, *, layer: int, heads: int, kv_heads: int, head_dim: int, scale: float, window: int | None
+    ) -> X:
+        """Round k and v to the cache's type, store them, and attend to what the row may see.
+
+        A row at position i sees positions j with i - window < j <= i; without a window all j <= i.
+        Query head h uses key head h // (heads // kv_heads).
+        """
+
+    def gelu_gate(self, gate: X, up: X) -> X:
+        """gelu(gate) * up, gelu in its tanh form."""
+
+    def add(self, x: X, y: X) -> X:
+        """x + y."""
+
+    def select(self, x: X, rows: Rows) -> X:
+        """Only the rows for which the batch asks logits, or the final hidden state."""
+
+    def output(self, name: Rows, x: X) -> None:
+        """Hand `x` out as a result of the step."""
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """What one layer keeps per position: a key and a value of `kv_heads * head_dim` elements, `window` positions long."""
+
+    kv_heads: int
+    head_dim: int
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an executor is built from: the forward pass, the layers' caches, and the vocabulary size of its ids."""
+
+    forward: Callable[[Operations[Any]], None]
+    layers: tuple[CacheLayer, ...]
+    vocab_size: int
+
+
+class Executor(Protocol):
+    """Something that runs a `Program` step by step. `Decoder` checks batches before they get here."""
+
+    @property
+    def instruction_set(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def cache_type(self) -> str:
+        """Element type of the cache, such as "float16"."""
+
+    def new_state(self) -> State:
+        """An empty sequence."""
+
+    def restore(self, data: bytes) -> State:
+        """The state that `State.save` turned into bytes. StateError when they are not of this program and cache type."""
+
+    def step(self, batch: Batch) -> StepOutput:
+        """Run the rows of `batch` and advance its states. A step that raises advances none."""
+
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes a state of that many positions holds between steps, at most."""
+
+    def top_k(self, logits: Float32, k: int) -> tuple[NDArray[np.int32], Float32]:
+        """The k largest of a row and their ids, descending; equal values by ascending id."""
+
+    def logsumexp(self, logits: Float32) -> float:
+        """log(sum(exp(row)))."""
+
+    def close(self) -> None:
+        """Release threads and memory."""

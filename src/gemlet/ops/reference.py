@@ -1,0 +1,166 @@
+"""The operations in NumPy float32, slow and obvious: the specification that every other executor is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet.errors import InvalidRequestError, StateError
+from gemlet.ops.batch import Batch, StepOutput
+from gemlet.ops.operations import CacheLayer, Float32, Program, Rows
+from gemlet.ops.packed import Packed, unpack
+from gemlet.ops.reference_state import ReferenceState
+
+CacheType = Literal["float32", "float16"]
+
+
+class ReferenceOperations:
+    """The operations of one step, computed at once. Handles are float32 arrays [rows, width]."""
+
+    def __init__(self, batch: Batch, unpacked: Callable[[Packed], Float32]) -> None:
+        self._batch = batch
+        self._unpacked = unpacked
+        self.outputs: dict[Rows, Float32] = {}
+
+    def embed(self, table: Packed, scale: float) -> Float32:
+        return self._unpacked(table)[self._batch.ids] * np.float32(scale)
+
+    def norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
+        groups = x.reshape(len(x), -1, len(weight))
+        mean_square = np.mean(groups * groups, axis=-1, keepdims=True)
+        normed: Float32 = groups / np.sqrt(mean_square + np.float32(eps)) * weight
+        return normed.reshape(x.shape)
+
+    def linear(self, x: Float32, weight: Packed, precise: bool = False) -> Float32:
+        return x @ self._unpacked(weight).T
+
+    def rope(self, x: Float32, head_dim: int, theta: float) -> Float32:
+        # Frequencies and angles are rounded to float32, as in the models' training code: at position 30,000 that
+        # moves an angle by up to 2e-3, so it is part of the definition.
+        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+        frequencies = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
+        angles = self._batch.positions[:, None, None].astype(np.float32) * frequencies
+        cos, sin = np.cos(angles), np.sin(angles)
+        heads = x.reshape(len(x), -1, head_dim)
+        left, right = heads[..., : head_dim // 2], heads[..., head_dim // 2 :]
+        return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).reshape(x.shape)
+
+    def attend(
+        self,
+        q: Float32,
+        k: Float32,
+        v: Float32,
+        *,
+        layer: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        window: int | None,
+    ) -> Float32:
+        result = np.empty_like(q)
+        end = 0
+        for state, rows in zip(self._batch.states, self._batch.rows, strict=True):
+            start, end = end, end + rows
+            assert isinstance(state, ReferenceState)
+            first, keys, values = state.store(layer, k[start:end], v[start:end])
+            queries = q[start:end].reshape(rows, kv_heads, heads // kv_heads, head_dim)
+            keys = keys.reshape(-1, kv_heads, head_dim)
+            values = values.reshape(-1, kv_heads, head_dim)
+            distance = self._batch.positions[start:end, None] - np.arange(first, first + len(keys))
+            visible = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+            scores = np.einsum("rghd,pgd->ghrp", queries, keys, optimize=True) * np.float32(scale)
+            weights = softmax(np.where(visible, scores, np.float32(-np.inf)))
+            result[start:end] = np.einsum("ghrp,pgd->rghd", weights, values, optimize=True).reshape(rows, -1)
+        return result
+
+    def gelu_gate(self, gate: Float32, up: Float32) -> Float32:
+        inner = np.float32(np.sqrt(2 / np.pi)) * (gate + np.float32(0.044715) * gate * gate * gate)
+        return np.float32(0.5) * gate * (np.float32(1) + np.tanh(inner)) * up
+
+    def add(self, x: Float32, y: Float32) -> Float32:
+        return x + y
+
+    def select(self, x: Float32, rows: Rows) -> Float32:
+        return x[getattr(self._batch, rows)]
+
+    def output(self, name: Rows, x: Float32) -> None:
+        self.outputs[name] = x
+
+
+def softmax(scores: Float32) -> Float32:
+    """Along the last axis. A row of nothing but -inf is not allowed."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    total: Float32 = powers / powers.sum(axis=-1, keepdims=True)
+    return total
+
+
+class ReferenceExecutor:
+    """Runs a program step by step with `ReferenceOperations`; keeps every weight it met as float32.
+
+    NumPy's own threads are its own affair, so `threads` must be None. `cache_type` is what keys and values are
+    rounded to before any use.
+    """
+
+    instruction_set = "numpy"
+
+    def __init__(self, program: Program, *, threads: int | None = None, cache_type: str | None = None) -> None:
+        if threads is not None:
+            raise InvalidRequestError("the reference executor cannot set its number of threads")
+        if cache_type not in (None, "float32", "float16"):
+            raise InvalidRequestError(f"the reference executor has no cache type {cache_type!r}")
+        self._program = program
+        self._dtype = np.dtype(cache_type or "float32")
+        self._unpacked: dict[int, tuple[Packed, Float32]] = {}
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    @property
+    def cache_type(self) -> str:
+        return self._dtype.name
+
+    def new_state(self) -> ReferenceState:
+        return ReferenceState(self._program.layers, self._dtype)
+
+    def restore(self, data: bytes) -> ReferenceState:
+        return ReferenceState.restore(data, self._program.layers, self._dtype)
+
+    def step(self, batch: Batch) -> StepOutput:
+        for state in batch.states:
+            if not isinstance(state, ReferenceState) or not state.fits(self._program.layers, self._dtype):
+                raise StateError("a state in the batch belongs to another model or executor")
+        operations = ReferenceOperations(batch, self._unpack)
+        self._program.forward(operations)
+        for state, rows in zip(batch.states, batch.rows, strict=True):
+            assert isinstance(state, ReferenceState)
+            state.advance(rows)
+        return StepOutput(operations.outputs["logits"], operations.outputs["hidden"])
+
+    def kv_bytes(self, positions: int) -> int:
+        return sum(self._layer_bytes(layer, positions) for layer in self._program.layers)
+
+    def top_k(self, logits: Float32, k: int) -> tuple[NDArray[np.int32], Float32]:
+        ids = np.argsort(-logits, kind="stable")[:k]
+        return ids.astype(np.int32), logits[ids]
+
+    def logsumexp(self, logits: Float32) -> float:
+        largest = float(logits.max())
+        return largest + float(np.log(np.exp(logits.astype(np.float64) - largest).sum()))
+
+    def close(self) -> None:
+        self._unpacked.clear()
+
+    def _layer_bytes(self, layer: CacheLayer, positions: int) -> int:
+        kept = positions - ReferenceState.first_kept(layer, positions)
+        return 2 * kept * layer.kv_heads * layer.head_dim * self._dtype.itemsize
+
+    def _unpack(self, weight: Packed) -> Float32:
+        if id(weight) not in self._unpacked:
+            # The packed value is kept beside its key, so that no other object can take its id.
+            self._unpacked[id(weight)] = (weight, unpack(weight))
+        return self._unpacked[id(weight)][1]

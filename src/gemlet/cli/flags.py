@@ -1,0 +1,80 @@
+"""Flags that verbs share, and how they become arguments of the library. Defaults stay in the library."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gemlet.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One argument of `Model.generate` and `Model.chat`: its name there, its flags, how its text is read."""
+
+    name: str
+    flags: tuple[str, ...]
+    metavar: str
+    parse: Callable[[str], Any]
+    help: str
+
+
+SETTINGS = (
+    Setting("max_tokens", ("-n", "--max-tokens"), "N", int, "stop after N tokens (default: the context's end)"),
+    Setting("temperature", ("-t", "--temperature"), "T", float, "randomness; 0 always takes the likeliest token"),
+    Setting("top_k", ("--top-k",), "K", int, "choose among the K likeliest tokens; 0 is off"),
+    Setting("top_p", ("--top-p",), "P", float, "choose among the likeliest tokens that hold probability P"),
+    Setting("min_p", ("--min-p",), "P", float, "leave out tokens below P times the likeliest one"),
+    Setting("seed", ("--seed",), "N", int, "makes the answer repeatable (default: a new one each time)"),
+    Setting("repetition_penalty", ("--repetition-penalty",), "X", float, "above 1 discourages tokens seen before"),
+    Setting("presence_penalty", ("--presence-penalty",), "X", float, "subtracted from tokens already generated"),
+    Setting("frequency_penalty", ("--frequency-penalty",), "X", float, "the same, times how often they were"),
+)
+"""The single-valued settings, the same in flags and in the chat command /set."""
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", metavar="REF", help="model name, path or org/repo (default: gemlet config)")
+    group.add_argument("-c", "--context", type=int, metavar="TOKENS", help="context length (default: the model's)")
+    group.add_argument("--threads", type=int, metavar="N", help="threads (default: the cores this process may use)")
+    group.add_argument("--weights", metavar="TYPE", help="auto, bf16, int8 or int4 (default: auto, as stored)")
+    group.add_argument("-q", "--quiet", action="store_true", help="no notices on standard error, errors only")
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """How tokens are chosen and when to stop."""
+    group = parser.add_argument_group("sampling (defaults come from the model's files)")
+    for setting in SETTINGS:
+        group.add_argument(
+            *setting.flags, dest=setting.name, type=setting.parse, metavar=setting.metavar, help=setting.help
+        )
+    group.add_argument(
+        "--logit-bias", action="append", default=[], metavar="ID=V", help="add V to a token's logit; repeatable"
+    )
+    group.add_argument("--stop", action="append", default=[], metavar="S", help="stop at this text; repeatable")
+
+
+def sampling_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments for the library; only what was asked for, so that its own defaults hold.
+
+    `max_tokens` is always there: on the command line None, the context's end, is the default.
+    """
+    options = {setting.name: getattr(parsed, setting.name) for setting in SETTINGS}
+    chosen = {name: value for name, value in options.items() if value is not None or name == "max_tokens"}
+    if parsed.stop:
+        chosen["stop"] = tuple(parsed.stop)
+    if parsed.logit_bias:
+        chosen["logit_bias"] = dict(_bias(text) for text in parsed.logit_bias)
+    return chosen
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, value = text.partition("=")
+    try:
+        return int(token), float(value)
+    except ValueError:
+        raise InvalidRequestError(f"--logit-bias takes ID=VALUE, such as 106=-5; not '{text}'") from None

@@ -1,0 +1,139 @@
+"""Finds the verb, runs it, and turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from gemlet.cli.terminal import complain, silence_stdout
+from gemlet.errors import GemletError, InvalidRequestError
+from gemlet.version import __version__
+
+VERBS = {
+    "run": "answer one prompt",
+    "chat": "talk with the model in the terminal",
+    "show": "what a model file is: shapes, types, sizes, licence, memory",
+    "config": "see and change the settings",
+}
+"""Each verb is the module of that name in this folder; it is imported only when it is used."""
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes flags only by their full names and reports errors like the rest of gemlet."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequestError(message, hint=f"see: {self.prog} --help")
+
+
+def verb_parser(verb: str) -> Parser:
+    """The complete parser of one verb."""
+    module = importlib.import_module(f"gemlet.cli.{verb}")
+    epilog = "examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES)
+    parser = Parser(prog=f"gemlet {verb}", description=module.DESCRIPTION, epilog=epilog)
+    module.add_arguments(parser)
+    parser.set_defaults(execute=module.execute)
+    return parser
+
+
+def overview() -> str:
+    """The text of `gemlet help`."""
+    verbs = "\n".join(f"  {name:<8} {summary}" for name, summary in VERBS.items())
+    return (
+        "usage: gemlet VERB [options]\n\n"
+        "A local engine for Gemma 3.\n\n"
+        f"verbs:\n{verbs}\n  help     this text, or the help of a verb: gemlet help VERB\n\n"
+        "options:\n  --version   print the version\n  -h, --help  this text\n\n"
+        'examples:\n  gemlet run "Why is the sky blue?"\n  git diff | gemlet run "Write a commit message."\n'
+        "  gemlet chat\n"
+    )
+
+
+def _unknown_verb(verb: str) -> InvalidRequestError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, [*VERBS, "help"], n=1)
+    hint = f"did you mean: gemlet {near[0]}" if near else "see: gemlet help"
+    return InvalidRequestError(f"there is no verb '{verb}'", hint=hint)
+
+
+def _dispatch(arguments: list[str], load: Any) -> int:
+    verb, *rest = arguments or ["help"]
+    if verb == "--version":
+        print(f"gemlet {__version__}")
+        return 0
+    if verb in ("help", "-h", "--help"):
+        if not rest:
+            print(overview(), end="")
+            return 0
+        verb, rest = rest[0], ["--help"]
+    if verb not in VERBS:
+        raise _unknown_verb(verb)
+    parsed = verb_parser(verb).parse_args(rest)
+    parsed.load = load
+    return int(parsed.execute(parsed))
+
+
+def _report(error: GemletError, as_json: bool) -> int:
+    if os.environ.get("GEMLET_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    if as_json:
+        described = {
+            "type": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        print(json.dumps({"error": described}, ensure_ascii=False), flush=True)
+    else:
+        complain(str(error))
+    return error.exit_code
+
+
+def _as_gemlet_error(error: Exception) -> GemletError:
+    if isinstance(error, GemletError):
+        return error
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return GemletError(f"{where}{error.strerror or error}")
+    return GemletError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="This is a defect in gemlet. GEMLET_DEBUG=1 shows where it happened.",
+    )
+
+
+def main(argv: Sequence[str] | None = None, *, load: Any = None) -> int:
+    """Run the command and return its exit code. `load` stands in for `gemlet.load` (tests)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = _dispatch(arguments, load)
+        sys.stdout.flush()
+        return code
+    except SystemExit as exit_request:  # argparse, after --help
+        return int(exit_request.code or 0)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        silence_stdout()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        return _report(_as_gemlet_error(error), "--json" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

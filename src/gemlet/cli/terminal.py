@@ -1,0 +1,39 @@
+"""What the terminal gets: notices on standard error, safe text on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Control characters that a model could emit to move the cursor or recolour the screen. Tab and newline stay.
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+def note(text: str) -> None:
+    """One line for the person, on standard error, so that standard output stays the answer alone."""
+    print(f"gemlet: {text}", file=sys.stderr, flush=True)
+
+
+def complain(message: str) -> None:
+    """An error message; further lines are indented under the first."""
+    first, *others = message.splitlines() or [""]
+    note("\n".join([first, *(f"        {line}" for line in others)]))
+
+
+def printable(text: str) -> str:
+    """The text with terminal control characters made visible, for output that goes to a screen."""
+    return text.translate(_CONTROLS)
+
+
+def is_screen(stream: object) -> bool:
+    """Whether a stream is a terminal that understands control sequences."""
+    isatty = getattr(stream, "isatty", None)
+    return bool(isatty and isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def silence_stdout() -> None:
+    """Point standard output at nothing, so that flushing it at exit cannot fail again after a broken pipe."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,1 @@
+"""Model files: untrusted bytes in, checked values out."""

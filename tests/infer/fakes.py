@@ -1,0 +1,133 @@
+"""A decoder and a tokenizer small enough to reason about.
+
+FakeDecoder's logits are a hash of the whole prefix, so a wrong cache, batch or chunk shows at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gemlet.errors import StateError
+from gemlet.model.config import ModelConfig
+from gemlet.ops.batch import Batch, StepOutput
+
+BOS, STOP, END_OF_TURN = 2, 1, 3
+SLACK = 8
+HIDDEN = 4
+
+
+def small_config(vocab_size: int = 40, context_length: int = 256) -> ModelConfig:
+    return ModelConfig(
+        family="fake", vocab_size=vocab_size, hidden_size=HIDDEN, intermediate_size=8,
+        layer_types=("local", "global"), num_attention_heads=1, num_key_value_heads=1, head_dim=4,
+        context_length=context_length, sliding_window=4, rope_theta=1e6, rope_local_theta=1e4,
+        rms_norm_eps=1e-6, attention_scale=0.5, embedding_scale=2.0, tie_word_embeddings=True,
+        bos_id=BOS, stop_ids=(STOP,), pad_id=0,
+    )  # fmt: skip
+
+
+class FakeState:
+    """The whole prefix. Like a window's store, it trims at most SLACK positions behind its longest length."""
+
+    def __init__(self, ids: tuple[int, ...] = (), longest: int = 0) -> None:
+        self.ids = ids
+        self.longest = max(longest, len(ids))
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        return 16 * self.length
+
+    def copy(self) -> FakeState:
+        return FakeState(self.ids, self.longest)
+
+    def trim(self, length: int) -> None:
+        if not max(0, self.longest - SLACK) <= length <= self.length:
+            raise StateError(f"cannot trim to {length}")
+        self.ids = self.ids[:length]
+
+    def save(self) -> bytes:
+        return json.dumps([self.ids, self.longest]).encode()
+
+
+def logits_after(ids: tuple[int, ...], vocab_size: int, stop_bias: float = 0.0) -> np.ndarray:
+    """float32 [vocab_size], a function of every id of the prefix."""
+    digest = hashlib.blake2b(np.asarray(ids, np.int32).tobytes(), digest_size=8).digest()
+    row = np.random.default_rng(int.from_bytes(digest, "little")).normal(0, 2, vocab_size).astype(np.float32)
+    row[STOP] += np.float32(stop_bias)
+    return row
+
+
+def hidden_after(ids: tuple[int, ...]) -> np.ndarray:
+    return logits_after((*ids, -1), HIDDEN)
+
+
+@dataclass
+class FakeDecoder:
+    """Follows the decoder's protocol. `delay` seconds a step; `fail` may raise; `steps` are the rows run."""
+
+    config: ModelConfig = field(default_factory=small_config)
+    max_rows: int = 16
+    delay: float = 0.0
+    stop_bias: float = 0.0
+    instruction_set: str = "fake"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        self.steps: list[tuple[int, ...]] = []
+        self.closed = False
+        self.fail = lambda batch: None
+        self.gate: threading.Event | None = None
+
+    def new_state(self) -> FakeState:
+        return FakeState()
+
+    def restore(self, data: bytes) -> FakeState:
+        ids, longest = json.loads(data)
+        return FakeState(tuple(ids), longest)
+
+    def kv_bytes(self, positions: int) -> int:
+        return 16 * positions
+
+    def step(self, batch: Batch) -> StepOutput:
+        assert not self.closed and 0 < len(batch.ids) <= self.max_rows
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        if self.delay:
+            time.sleep(self.delay)
+        self.fail(batch)
+        self.steps.append(batch.rows)
+        prefixes: list[tuple[int, ...]] = []
+        start = 0
+        for state, rows in zip(batch.states, batch.rows, strict=True):
+            for token in batch.ids[start : start + rows].tolist():
+                state.ids = (*state.ids, token)
+                prefixes.append(state.ids)
+            state.longest = max(state.longest, state.length)
+            start += rows
+        vocab = self.config.vocab_size
+        logits = [logits_after(prefixes[row], vocab, self.stop_bias) for row in batch.logits]
+        hidden = [hidden_after(prefixes[row]) for row in batch.hidden]
+        return StepOutput(
+            np.array(logits, np.float32).reshape(-1, vocab), np.array(hidden, np.float32).reshape(-1, HIDDEN)
+        )
+
+    def top_k(self, row: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(-row, kind="stable")[:k]
+        return order.astype(np.int32), row[order]
+
+    def logsumexp(self, row: np.ndarray) -> float:
+        largest = float(row.max())
+        return largest + float(np.log(np.exp(row.astype(np.float64) - largest).sum()))
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,183 @@
+"""Which rows of which sequence the next step computes.
+
+Pure bookkeeping over counts: no threads, no clock, no tokens. A sequence first brings the rows of its prompt
+and then, one at a time (more with drafts), the rows of its answer. The policy:
+
+- answers first: every sequence that is answering gets its rows in every step, so none stalls;
+- then prompts, in the order they were admitted, in chunks that fill the step; beside running answers a chunk
+  is smaller, so that a long prompt costs them little time;
+- waiting jobs are admitted by priority and then by arrival; a job that others overtake rises, so none
+  starves. The one at the head waits for a free place and free memory, and nothing passes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gemlet.errors import InvalidRequestError, QueueFullError
+
+AGEING = 8
+"""Admissions that a waiting job sees before it counts as one priority higher."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a step and a queue. `bytes`: what running states may grow to together, None for no limit."""
+
+    step_rows: int
+    prompt_rows_beside_answers: int = 64
+    sequences: int = 16
+    waiting: int = 256
+    bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("step_rows", "prompt_rows_beside_answers", "sequences", "waiting"):
+            if getattr(self, name) < 1:
+                raise InvalidRequestError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.sequences >= self.step_rows:
+            # Otherwise answers could fill every step, and a prompt would wait for ever.
+            raise InvalidRequestError(f"sequences must be below the {self.step_rows} rows of a step")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sequence that wants to run. `rows`: those of its prompt. `price`: bytes its state may grow to.
+
+    `chunk`: most rows a step may take of its prompt. A higher `priority` is admitted sooner.
+    """
+
+    id: int
+    rows: int
+    price: int = 0
+    priority: int = 0
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next `rows` rows of a sequence, as a part of a step."""
+
+    id: int
+    rows: int
+
+
+@dataclass
+class _Waiting:
+    job: Job
+    arrival: int
+    admitted_before: int
+
+
+@dataclass
+class _Running:
+    job: Job
+    pending: int
+    answering: bool = False
+
+
+class Scheduler:
+    """Holds every sequence between `submit` and `remove`; `plan` decides a step."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._waiting: dict[int, _Waiting] = {}
+        self._followers: dict[int, Job] = {}
+        self._running: dict[int, _Running] = {}
+        self._arrivals = 0
+        self._admissions = 0
+        self._price = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not (self._waiting or self._followers or self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not admitted yet."""
+        return len(self._waiting) + len(self._followers)
+
+    @property
+    def running(self) -> int:
+        """Sequences that are admitted."""
+        return len(self._running)
+
+    def submit(self, job: Job) -> None:
+        """Put a job in line. QueueFullError when it is full, InvalidRequestError when the job can never run."""
+        self._check(job)
+        if len(self._waiting) >= self.limits.waiting:
+            hint = "try again when others have finished"
+            raise QueueFullError(f"{len(self._waiting)} requests are waiting already", hint=hint)
+        self._waiting[job.id] = _Waiting(job, self._arrivals, self._admissions)
+        self._arrivals += 1
+
+    def follow(self, job: Job) -> None:
+        """Put a job before every other: it continues what was admitted before, as a further choice does."""
+        self._check(job)
+        self._followers[job.id] = job
+
+    def more(self, id: int, rows: int = 1) -> None:
+        """A running sequence has further rows to compute, and is answering from now on."""
+        sequence = self._running[id]
+        sequence.pending += rows
+        sequence.answering = True
+
+    def remove(self, id: int) -> None:
+        """Forget a sequence, wherever it is. An unknown id is ignored: it was removed before."""
+        self._waiting.pop(id, None)
+        self._followers.pop(id, None)
+        if (sequence := self._running.pop(id, None)) is not None:
+            self._price -= sequence.job.price
+
+    def plan(self) -> tuple[Chunk, ...]:
+        """Admit what fits and take the rows of the next step. Empty only when nothing has rows to compute."""
+        self._admit()
+        answering = [s for s in self._running.values() if s.answering and s.pending]
+        prompts = [s for s in self._running.values() if not s.answering and s.pending]
+        chunks, left = [], self.limits.step_rows
+        for others, sequence in zip(reversed(range(len(answering))), answering, strict=True):
+            chunks.append(self._take(sequence, left - others))
+            left -= chunks[-1].rows
+        if answering:
+            left = min(left, self.limits.prompt_rows_beside_answers)
+        for sequence in prompts:
+            if left == 0:
+                break
+            chunks.append(self._take(sequence, min(left, sequence.job.chunk or left)))
+            left -= chunks[-1].rows
+        return tuple(chunks)
+
+    def _check(self, job: Job) -> None:
+        if job.id in self._waiting or job.id in self._followers or job.id in self._running:
+            raise InvalidRequestError(f"job {job.id} is known already")
+        if job.rows < 1:
+            raise InvalidRequestError(f"job {job.id} has no rows")
+        if self.limits.bytes is not None and job.price > self.limits.bytes:
+            limit = f"the limit is {self.limits.bytes} bytes"
+            raise InvalidRequestError(f"the request may need {job.price} bytes of memory, {limit}")
+
+    def _take(self, sequence: _Running, most: int) -> Chunk:
+        rows = min(sequence.pending, most)
+        sequence.pending -= rows
+        return Chunk(sequence.job.id, rows)
+
+    def _admit(self) -> None:
+        while len(self._running) < self.limits.sequences and (job := self._next()) is not None:
+            if self.limits.bytes is not None and self._price + job.price > self.limits.bytes:
+                return
+            self._waiting.pop(job.id, None)
+            self._followers.pop(job.id, None)
+            self._running[job.id] = _Running(job, job.rows)
+            self._price += job.price
+            self._admissions += 1
+
+    def _next(self) -> Job | None:
+        if self._followers:
+            return next(iter(self._followers.values()))
+        if not self._waiting:
+            return None
+        return min(self._waiting.values(), key=self._rank).job
+
+    def _rank(self, waiting: _Waiting) -> tuple[int, int]:
+        age = (self._admissions - waiting.admitted_before) // AGEING
+        return -(waiting.job.priority + age), waiting.arrival

@@ -1,7 +1,7 @@
 """Tiny random Gemma 3 files for tests: a GGUF file (by the gguf package) or a Hugging Face folder.
 
-Both writers return the weights they stored as float32 under the canonical names (`blk.0.attn_q`, `output_norm`,
-…), norm weights ready to multiply, so that a test can compute with them directly.
+Both writers return the weights they stored as float32 under the canonical names (`blk.0.attn_q`, …), norm
+weights ready to multiply, so that a test can compute with them directly.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ Wer nachts am Fluss steht, hÃ¶rt das Wasser. La nuit est claire et le vent se lÃ
 """.strip()
 
 
-def _made_up_words(count: int) -> str:
+def _made_up_words(lines: int) -> list[str]:
     """Words of random syllables: enough different pairs for a vocabulary of several thousand pieces."""
     rng = np.random.default_rng(0)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
-    return " ".join("".join(rng.choice(syllables, rng.integers(2, 5))) for _ in range(count))
+    return [" ".join("".join(rng.choice(syllables, n)) for n in rng.integers(2, 5, 40)) for _ in range(lines)]
 
 
 def _meta_pieces() -> tuple[list[str], list[str]]:
@@ -76,7 +76,7 @@ def tiny_tokenizer(size: int) -> bytes:
     control, user = _meta_pieces()
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*_CORPUS.splitlines(), _made_up_words(2000)]),
+        sentence_iterator=iter([*_CORPUS.splitlines(), *_made_up_words(60)]),
         model_writer=model,
         model_type="bpe",
         vocab_size=size,

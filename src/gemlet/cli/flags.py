@@ -22,14 +22,22 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("max_tokens", ("-n", "--max-tokens"), "N", int, "stop after N tokens (default: the context's end)"),
-    Setting("temperature", ("-t", "--temperature"), "T", float, "randomness; 0 always takes the likeliest token"),
+    Setting(
+        "max_tokens", ("-n", "--max-tokens"), "N", int, "stop after N tokens (default: the context's end)"
+    ),
+    Setting(
+        "temperature", ("-t", "--temperature"), "T", float, "randomness; 0 always takes the likeliest token"
+    ),
     Setting("top_k", ("--top-k",), "K", int, "choose among the K likeliest tokens; 0 is off"),
     Setting("top_p", ("--top-p",), "P", float, "choose among the likeliest tokens that hold probability P"),
     Setting("min_p", ("--min-p",), "P", float, "leave out tokens below P times the likeliest one"),
     Setting("seed", ("--seed",), "N", int, "makes the answer repeatable (default: a new one each time)"),
-    Setting("repetition_penalty", ("--repetition-penalty",), "X", float, "above 1 discourages tokens seen before"),
-    Setting("presence_penalty", ("--presence-penalty",), "X", float, "subtracted from tokens already generated"),
+    Setting(
+        "repetition_penalty", ("--repetition-penalty",), "X", float, "above 1 discourages tokens seen before"
+    ),
+    Setting(
+        "presence_penalty", ("--presence-penalty",), "X", float, "subtracted from tokens already generated"
+    ),
     Setting("frequency_penalty", ("--frequency-penalty",), "X", float, "the same, times how often they were"),
 )
 """The single-valued settings, the same in flags and in the chat command /set."""
@@ -38,10 +46,18 @@ SETTINGS = (
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Which model, and how it is loaded."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="REF", help="model name, path or org/repo (default: gemlet config)")
-    group.add_argument("-c", "--context", type=int, metavar="TOKENS", help="context length (default: the model's)")
-    group.add_argument("--threads", type=int, metavar="N", help="threads (default: the cores this process may use)")
-    group.add_argument("--weights", metavar="TYPE", help="auto, bf16, int8 or int4 (default: auto, as stored)")
+    group.add_argument(
+        "-m", "--model", metavar="REF", help="model name, path or org/repo (default: gemlet config)"
+    )
+    group.add_argument(
+        "-c", "--context", type=int, metavar="TOKENS", help="context length (default: the model's)"
+    )
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="threads (default: the cores this process may use)"
+    )
+    group.add_argument(
+        "--weights", metavar="TYPE", help="auto, bf16, int8 or int4 (default: auto, as stored)"
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="no notices on standard error, errors only")
 
 
@@ -53,9 +69,15 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
             *setting.flags, dest=setting.name, type=setting.parse, metavar=setting.metavar, help=setting.help
         )
     group.add_argument(
-        "--logit-bias", action="append", default=[], metavar="ID=V", help="add V to a token's logit; repeatable"
+        "--logit-bias",
+        action="append",
+        default=[],
+        metavar="ID=V",
+        help="add V to a token's logit; repeatable",
     )
-    group.add_argument("--stop", action="append", default=[], metavar="S", help="stop at this text; repeatable")
+    group.add_argument(
+        "--stop", action="append", default=[], metavar="S", help="stop at this text; repeatable"
+    )
 
 
 def sampling_options(parsed: argparse.Namespace) -> dict[str, Any]:

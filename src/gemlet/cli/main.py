@@ -88,7 +88,7 @@ def _report(error: GemletError, as_json: bool) -> int:
     if os.environ.get("GEMLET_DEBUG") == "1":
         import traceback
 
-        traceback.print_exception(error)
+        traceback.print_exception(error.__cause__ or error)
     if as_json:
         described = {
             "type": type(error).__name__,
@@ -107,11 +107,14 @@ def _as_gemlet_error(error: Exception) -> GemletError:
         return error
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return GemletError(f"{where}{error.strerror or error}")
-    return GemletError(
-        f"internal error: {type(error).__name__}: {error}",
-        hint="This is a defect in gemlet. GEMLET_DEBUG=1 shows where it happened.",
-    )
+        known = GemletError(f"{where}{error.strerror or error}")
+    else:
+        known = GemletError(
+            f"internal error: {type(error).__name__}: {error}",
+            hint="This is a defect in gemlet. GEMLET_DEBUG=1 shows where it happened.",
+        )
+    known.__cause__ = error
+    return known
 
 
 def main(argv: Sequence[str] | None = None, *, load: Any = None) -> int:

@@ -1,7 +1,7 @@
 """Markdown on the screen while it is being written.
 
-Nothing is drawn twice, so nothing flickers and nothing is lost when an answer is longer than the screen. A span such
-as `**bold**` is held back until it closes or its line ends; everything else appears word by word.
+Nothing is drawn twice, so nothing flickers and nothing is lost when an answer is longer than the screen.
+A span such as `**bold**` is held back until it closes or its line ends; the rest appears word by word.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PLAIN = Style()
 
 
 class WordWriter:
-    """Writes words, breaking lines between them at `width` columns; continued lines start with `indent` spaces."""
+    """Writes words, breaking lines between them at `width` columns; `indent` spaces begin continued lines."""
 
     def __init__(self, write: Callable[[str], None], width: int) -> None:
         self._write = write

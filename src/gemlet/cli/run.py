@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,9 +12,10 @@ from gemlet.cli.answer import Collected, Output, output_for
 from gemlet.cli.flags import add_model_flags, add_sampling_flags, sampling_options
 from gemlet.cli.opening import OpenModel, open_model
 from gemlet.cli.prompt import PromptSources, read_prompt
+from gemlet.cli.stats import stats_line
 from gemlet.cli.terminal import note
 from gemlet.errors import InvalidRequestError, UnsupportedParameterError
-from gemlet.types import Completion, TokenEvent, as_dict
+from gemlet.types import TokenEvent
 
 DESCRIPTION = "Answer one prompt. The answer goes to standard output, everything else to standard error."
 EXAMPLES = (
@@ -35,20 +35,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("text", nargs="?", metavar="PROMPT", help="the prompt; - reads standard input")
     group.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt, as a flag; - reads standard input")
     group.add_argument(
-        "-f", "--file", nargs="+", action="extend", default=[], metavar="FILE", help="text files put before the prompt"
+        "-f",
+        "--file",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="text files put before the prompt",
     )
     group.add_argument("-s", "--system", metavar="TEXT", help="instructions for the whole conversation")
     group.add_argument("--raw", action="store_true", help="continue the text as it is: no chat format")
     add_model_flags(parser)
     add_sampling_flags(parser)
     group = parser.add_argument_group("answer")
-    group.add_argument("--n", type=int, default=1, metavar="CHOICES", help="how many answers to give (default: 1)")
+    group.add_argument(
+        "--n", type=int, default=1, metavar="CHOICES", help="how many answers to give (default: 1)"
+    )
     group.add_argument("--ignore-eos", action="store_true", help="go on after the model's stop token")
-    group.add_argument("--schema", metavar="FILE", help="a JSON schema for the answer; not available yet, refused")
-    group.add_argument("--json", action="store_true", help="print one JSON document with everything that is known")
+    group.add_argument(
+        "--schema", metavar="FILE", help="a JSON schema for the answer; not available yet, refused"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="print one JSON document with everything that is known"
+    )
     group.add_argument("--stream", action="store_true", help="with --json: one JSON line for each token")
-    group.add_argument("--logprobs", type=int, default=0, metavar="K", help="with --json: the K likeliest tokens")
-    group.add_argument("--stats", action="store_true", help="a line with load time and speeds, on standard error")
+    group.add_argument(
+        "--logprobs", type=int, default=0, metavar="K", help="with --json: the K likeliest tokens"
+    )
+    group.add_argument(
+        "--stats", action="store_true", help="a line with load time and speeds, on standard error"
+    )
 
 
 def execute(parsed: argparse.Namespace) -> int:
@@ -68,7 +84,9 @@ def execute(parsed: argparse.Namespace) -> int:
 
 def _refuse_wrong_combinations(parsed: argparse.Namespace) -> None:
     if parsed.schema is not None:
-        raise UnsupportedParameterError("schema", "--schema is not available yet: answers cannot be constrained")
+        raise UnsupportedParameterError(
+            "schema", "--schema is not available yet: answers cannot be constrained"
+        )
     if parsed.raw and parsed.system is not None:
         raise InvalidRequestError("--raw has no chat format, so --system has no place in it")
     if not parsed.json and (parsed.stream or parsed.logprobs):
@@ -107,24 +125,3 @@ def _say_what_happened(parsed: argparse.Namespace, opened: OpenModel, collected:
             note(line)
     if parsed.stats and completions:
         print(stats_line(opened.load_s, completions), file=sys.stderr, flush=True)
-
-
-def stats_line(load_s: float, completions: list[Completion]) -> str:
-    """Load time, prefill and decode speed of a request (all its choices), in one line."""
-    first = completions[0]
-    tokens = sum(done.usage.completion_tokens for done in completions)
-    cached = f" ({first.usage.cached_tokens} cached)" if first.usage.cached_tokens else ""
-    return (
-        f"load {load_s:.2f} s · prefill {first.usage.prompt_tokens} tokens{cached}"
-        f"{_speed(first.timings.prefill_tokens_per_s)} · decode {tokens} tokens"
-        f"{_speed(first.timings.decode_tokens_per_s)} · {first.manifest.instruction_set}"
-    )
-
-
-def _speed(tokens_per_s: float | None) -> str:
-    return "" if tokens_per_s is None else f", {tokens_per_s:.1f} tokens/s"
-
-
-def completion_json(completion: Completion) -> str:
-    """A completion as one line of JSON with the library's names."""
-    return json.dumps(as_dict(completion), ensure_ascii=False)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 # Control characters that a model could emit to move the cursor or recolour the screen. Tab and newline stay.
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+_CONTROLS = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
 
 
 def note(text: str) -> None:
@@ -33,7 +36,5 @@ def is_screen(stream: object) -> bool:
 
 def silence_stdout() -> None:
     """Point standard output at nothing, so that flushing it at exit cannot fail again after a broken pipe."""
-    try:
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass

@@ -1,0 +1,56 @@
+"""Opening a model for a verb: which one, with progress, notices and the time it took."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gemlet.cli.progress import Progress
+from gemlet.cli.terminal import is_screen, note
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A loaded model, the reference it was loaded by, and the seconds that took."""
+
+    model: Any
+    reference: str
+    load_s: float
+
+
+@contextmanager
+def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
+    """Load the model that the flags and settings name; it is closed at the end.
+
+    What the library has to say about the model (which one and why, corrections) goes to standard error.
+    """
+    started = time.perf_counter()
+    load = parsed.load or _library_load()
+    progress = Progress("preparing the weights, once:", sys.stderr) if is_screen(sys.stderr) else None
+    try:
+        model = load(
+            parsed.model,
+            weights=parsed.weights,
+            context=parsed.context,
+            threads=parsed.threads,
+            progress=progress,
+        )
+    finally:
+        if progress is not None:
+            progress.close()
+    with model:
+        if not parsed.quiet:
+            for line in model.notices:
+                note(line)
+        yield OpenModel(model, model.reference, time.perf_counter() - started)
+
+
+def _library_load() -> Any:
+    from gemlet.store.load import load
+
+    return load

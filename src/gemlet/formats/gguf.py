@@ -1,7 +1,7 @@
 """GGUF files, versions 2 and 3, little-endian: metadata and tensors, checked before anything is allocated.
 
-The file is untrusted. Every count is compared with the bytes that are left before it is used, so that the work and
-the memory spent are bounded by the size of the file and by the limits below.
+The file is untrusted. Every count is compared with the bytes that are left before it is used, so that the work
+and the memory spent are bounded by the size of the file and by the limits below.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_ALIGNMENT = 1 << 16
 MAX_DIMENSIONS = 4
 MAX_VALUES = 1 << 40
 
-_NUMBERS = {
+_NUMBERS: dict[int, np.dtype[Any]] = {
     0: np.dtype("u1"),
     1: np.dtype("i1"),
     2: np.dtype("<u2"),
@@ -72,7 +72,7 @@ class Strings:
 
 @dataclass(frozen=True, eq=False)
 class GgufFile:
-    """A parsed file. Metadata values are int, float, bool, str; arrays are NumPy arrays, `Strings`, or lists."""
+    """A parsed file. Metadata values are int, float, bool, str; arrays are NumPy's, `Strings`, or lists."""
 
     path: str
     metadata: Mapping[str, Any]
@@ -93,7 +93,7 @@ class _Reader:
     def __init__(self, path: str, data: NDArray[np.uint8]) -> None:
         self.path = path
         self.data = data
-        self.view = memoryview(data)
+        self.view = data.data
         self.size = len(data)
         self.at = 0
         self.field = "header"
@@ -203,8 +203,8 @@ class _Reader:
     def strings(self, count: int) -> Strings:
         """An array of `count` strings.
 
-        Each length is needed to find the next one. Strings are nearly always shorter than 256 bytes, so only the
-        low byte of each length is looked at in the loop and the whole lengths are compared afterwards, at once.
+        Each length is needed to find the next one. Strings are nearly always shorter than 256 bytes, so only
+        the low byte of each length is looked at in the loop and the other bytes are checked afterwards, at once.
         """
         start = self.at
         starts = self.short_starts(count)
@@ -222,7 +222,7 @@ class _Reader:
         """Where each length begins, from the start of the area; None if a string is 256 bytes or longer."""
         start, view = self.at, self.view
         at = start
-        starts = []
+        starts: list[int] = []
         add = starts.append
         try:
             for _ in range(count):

@@ -1,7 +1,7 @@
 """Safetensors files: a JSON header, then the arrays. Read by mapping, with every header field checked.
 
-The `safetensors` library opens what is written here. Reading is done here because its NumPy side copies, has no
-bfloat16, and reports a broken file without the field that is wrong.
+The `safetensors` library opens what is written here. Reading is done here because its NumPy side copies, has
+no bfloat16, and reports a broken file without the field that is wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_TENSORS = 1 << 16
 MAX_DIMENSIONS = 8
 ALIGNMENT = 64
 _PADDING = "__padding__"
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),

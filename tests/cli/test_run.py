@@ -74,8 +74,8 @@ def test_system_and_raw(model: FakeModel) -> None:
 def test_every_flag_reaches_the_library(model: FakeModel) -> None:
     words = (
         "-n 5 -t 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --seed 4 --repetition-penalty 1.1 "
-        "--presence-penalty 0.2 --frequency-penalty 0.3 --logit-bias 5=-1.5 --logit-bias 6=2 --stop a --stop b "
-        "--ignore-eos --n 2 --logprobs 2 --json -m REF -c 99 --threads 1 --weights int4 hello"
+        "--presence-penalty 0.2 --frequency-penalty 0.3 --logit-bias 5=-1.5 --logit-bias 6=2 --stop a "
+        "--stop b --ignore-eos --n 2 --logprobs 2 --json -m REF -c 99 --threads 1 --weights int4 hello"
     )
     assert run(model, *words.split()) == 0
     assert prompt_of(model) == [{"role": "user", "content": "hello"}]

@@ -82,7 +82,7 @@ class Conversations:
         dropped: int,
     ) -> int:
         """Write the conversation as it is now; None makes a new one. Returns its id."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
         with self._transaction() as execute:
             row = (now, model, system, dropped)
             if conversation is None:
@@ -118,7 +118,9 @@ class Conversations:
             rows = execute(
                 "SELECT role, content FROM messages WHERE conversation = ? ORDER BY position", row[:1]
             )
-            return Conversation(*row, tuple(Message(role, content) for role, content in rows))
+            messages = tuple(Message(role, content) for role, content in rows)
+        number, updated, model, system, dropped = row
+        return Conversation(number, updated, model, system, dropped, messages)
 
     def summaries(self) -> list[Summary]:
         """All conversations, the latest first."""
@@ -129,7 +131,10 @@ class Conversations:
                 "FROM messages WHERE conversation = id AND role = 'user' ORDER BY position), '') "
                 "FROM conversations ORDER BY updated DESC, id DESC"
             ).fetchall()
-        return [Summary(*row[:4], " ".join(row[4][:200].split())[:60]) for row in rows]
+        return [
+            Summary(number, updated, model, messages, " ".join(first[:200].split())[:60])
+            for number, updated, model, messages, first in rows
+        ]
 
     def delete(self, conversation: int) -> None:
         """Remove a conversation. Raises InvalidRequestError where there is none."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gemlet.errors import InvalidRequestError, ModelClosedError
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
+from gemlet.ops.native import NativeExecutor
 from gemlet.ops.operations import CacheLayer, Executor, Operations, Program
 from gemlet.ops.reference import ReferenceExecutor
 
@@ -23,7 +24,7 @@ X = TypeVar("X")
 MAX_ROWS = 256
 """Rows of the largest step."""
 
-EXECUTORS: dict[str, Callable[..., Executor]] = {"reference": ReferenceExecutor}
+EXECUTORS: dict[str, Callable[..., Executor]] = {"native": NativeExecutor, "reference": ReferenceExecutor}
 """Each is called as `make(program, threads=..., cache_type=...)`."""
 
 
@@ -92,7 +93,13 @@ class Decoder:
             raise InvalidRequestError(f"no executor {executor!r}; there is {', '.join(sorted(EXECUTORS))}")
         window = [config.window(layer) for layer in range(config.num_layers)]
         layers = tuple(CacheLayer(config.num_key_value_heads, config.head_dim, w) for w in window)
-        program = Program(lambda ops: forward(ops, config, weights), layers, config.vocab_size)
+        program = Program(
+            lambda ops: forward(ops, config, weights),
+            layers,
+            config.vocab_size,
+            config.context_length,
+            MAX_ROWS,
+        )
         self.config = config
         self.max_rows = MAX_ROWS
         self._executor: Executor | None = EXECUTORS[executor](program, threads=threads, cache_type=cache_type)
@@ -148,5 +155,7 @@ class Decoder:
         if self._executor is None:
             raise ModelClosedError("the model is closed")
         if self._process != os.getpid():
-            raise ModelClosedError("the model was opened by another process", hint="open it again after the fork")
+            raise ModelClosedError(
+                "the model was opened by another process", hint="open it again after the fork"
+            )
         return self._executor

@@ -38,7 +38,17 @@ class Operations(Protocol[X]):
         """Rotate each head by the row's position: element i with i + head_dim/2, frequency theta^(-2i/head_dim)."""
 
     def attend(
-        self, q: X, k: X, v: X, *, layer: int, heads: int, kv_heads: int, head_dim: int, scale: float, window: int | None
+        self,
+        q: X,
+        k: X,
+        v: X,
+        *,
+        layer: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        window: int | None,
     ) -> X:
         """Round k and v to the cache's type, store them, and attend to what the row may see.
 
@@ -70,11 +80,15 @@ class CacheLayer:
 
 @dataclass(frozen=True)
 class Program:
-    """What an executor is built from: the forward pass, the layers' caches, and the vocabulary size of its ids."""
+    """What an executor is built from: the forward pass, the layers' caches, the vocabulary size of its ids, the most
+    positions of a sequence, and the most rows of a step.
+    """
 
     forward: Callable[[Operations[Any]], None]
     layers: tuple[CacheLayer, ...]
     vocab_size: int
+    context: int
+    max_rows: int
 
 
 class Executor(Protocol):

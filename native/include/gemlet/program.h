@@ -1,0 +1,136 @@
+// A recorded forward pass: a flat list of instructions over row buffers that runs a whole step in one call.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gemlet/kernels.h"
+#include "gemlet/kv_state.h"
+#include "gemlet/thread_pool.h"
+
+namespace gemlet {
+
+enum class Op : int { embed, norm, add, gelu_gate, rope, quantise, linear, store_key_value, attend, select };
+constexpr int kOps = 10;
+
+// Which rows an instruction works on: all of the step, or those whose logits or final hidden states are wanted.
+enum class Rows : int { all, logits, hidden };
+
+// Buffers are numbered; these two are the caller's arrays.
+constexpr int kLogitsOut = -1, kHiddenOut = -2;
+
+struct Instruction {
+  Op op;
+  Rows rows = Rows::all;
+  int out = 0;       // buffer written; for quantise the quantised buffer
+  int a = 0, b = 0;  // buffers read; for linear on a block format, a is a quantised buffer
+  int weight = 0;    // matrix, vector or rotation table
+  int layer = 0;     // attention layer
+  int width = 0;     // floats a row
+  int group = 0;     // norm: width of a group; rope: head size
+  float value = 0;   // embed: scale; norm: epsilon
+};
+
+struct QuantisedBuffer {
+  int columns;
+  bool precise;
+};
+
+struct ProgramSpec {
+  int max_rows = 0;
+  int vocabulary = 0;    // floats of a row of logits
+  int hidden = 0;        // floats of a row of final hidden states
+  std::vector<int> buffers;  // floats a row
+  std::vector<QuantisedBuffer> quantised;
+  std::vector<Weight> matrices;
+  std::vector<std::vector<float>> vectors;
+  std::vector<std::vector<float>> rotations;  // inverse frequencies, head_dim / 2 each
+  std::vector<Instruction> instructions;
+};
+
+struct Step {
+  const int32_t* ids;
+  const int32_t* positions;
+  int rows;
+  std::vector<KvState*> states;
+  std::vector<int> state_rows;  // rows of each state, in order
+  const int32_t* logit_rows;
+  int logits;
+  const int32_t* hidden_rows;
+  int hidden;
+  float* logits_out;  // [logits][vocabulary padded to 16]
+  float* hidden_out;  // [hidden][width padded to 16]
+};
+
+class Program {
+ public:
+  // Throws std::invalid_argument when an instruction does not fit the buffers, weights or layers.
+  Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const Kernels& kernels, int threads);
+
+  const KvLayout& layout() const { return *layout_; }
+  int max_rows() const { return spec_.max_rows; }
+  int threads() const { return pool_.size(); }
+  const Kernels& kernels() const { return kernels_; }
+
+  // Runs one step and takes its positions into the states. Throws std::invalid_argument, std::length_error.
+  void run(const Step& step);
+
+  // Seconds spent in each kind of operation on the calling thread since the last call, when measuring is on.
+  void measure(bool on) { measuring_ = on; }
+  std::vector<double> take_seconds();
+
+ private:
+  struct FloatBuffer {
+    std::unique_ptr<float, void (*)(void*)> data;
+    int64_t stride;
+  };
+  struct CodeBuffer {
+    std::unique_ptr<uint8_t, void (*)(void*)> data;
+    Quantised view;
+  };
+  struct Tile {  // consecutive rows of one sequence that attend together
+    int state, row, rows, position;
+  };
+  struct Scratch {  // of one thread
+    std::vector<float> queries, scores, sums, peaks, totals;
+  };
+
+  void check() const;
+  void place_barriers();
+  void check_step(const Step&) const;
+  void plan_attention(const Step&);
+  void fill_rotations(const Step&, int thread);
+  void run_thread(const Step&, int thread);
+  int row_count(const Step&, Rows) const;
+  float* row(int buffer, int row) const;
+  void run_rows(const Instruction&, const Step&, int begin, int end);
+  void run_linear(const Instruction&, const Step&, std::atomic<int>& next);
+  void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);
+  void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;
+  void write_answer(const Instruction&, const Tile&, int kv_head, const Partial&) const;
+  void attend_whole(const Instruction&, const Tile&, int kv_head, PageTable, Scratch&);
+  void attend_split(const Instruction&, int tile, int kv_head, int part, int parts, PageTable, Scratch&);
+
+  ProgramSpec spec_;
+  std::shared_ptr<const KvLayout> layout_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  std::vector<FloatBuffer> buffers_;
+  std::vector<CodeBuffer> quantised_;
+  std::vector<FloatBuffer> rotations_;
+  std::vector<bool> barrier_before_;
+  std::vector<std::atomic<int>> next_;  // next task of each instruction
+  std::vector<Tile> tiles_;
+  bool split_ = false;
+  std::vector<float> part_sums_, part_peaks_, part_totals_;
+  std::vector<std::atomic<int>> parts_left_;
+  std::vector<Scratch> scratch_;
+  float* logits_out_ = nullptr;
+  float* hidden_out_ = nullptr;
+  int64_t logits_stride_ = 0, hidden_stride_ = 0;
+  bool measuring_ = false;
+  std::vector<double> seconds_;
+};
+
+}  // namespace gemlet

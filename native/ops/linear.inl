@@ -1,0 +1,221 @@
+// Matrix products with packed weights. Included inside the namespace of an instruction set.
+//
+// One output element is, in this order whatever the tile: for each block of 32 columns an exact integer sum, converted, multiplied by
+// the product of both scales and added to the running float; with a minimum, one more addition for it.
+
+template <Format F>
+[[gnu::always_inline]] inline f32x16 load_scale(const Weight& w, int64_t block) {
+  if constexpr (has_f16_scales(F)) return load_f16(w.scales + block * 32);
+  return load<f32x16>(w.scales + block * 64);
+}
+
+// Codes of four columns (4 * group ...) of a panel's block.
+template <Format F>
+[[gnu::always_inline]] inline u8x64 load_codes(const uint8_t* block, int group) {
+  if constexpr (is_nibble(F)) {
+    const u8x64 pair = load<u8x64>(block + 64 * (group % 4));
+    if (group < 4) return pair & 15;
+    return (u8x64)((u32x16)pair >> 4) & 15;
+  }
+  return load<u8x64>(block + 64 * group);
+}
+
+template <bool Precise>
+struct RowsAt {  // the quantised rows a tile works on
+  const Quantised& q;
+  int row;
+
+  [[gnu::always_inline]] const int8_t* high(int t, int b) const { return q.high + static_cast<int64_t>(row + t) * q.columns + b * kBlock; }
+  [[gnu::always_inline]] const int8_t* low(int t, int b) const { return q.low + static_cast<int64_t>(row + t) * q.columns + b * kBlock; }
+  [[gnu::always_inline]] float scale(int t, int b) const { return q.scales[static_cast<int64_t>(row + t) * q.blocks() + b]; }
+  [[gnu::always_inline]] int sum(int t, int b, int half) const { return q.sums[(static_cast<int64_t>(row + t) * q.blocks() + b) * 2 + half]; }
+};
+
+// Integer sums of groups [First, Last) of one block, zero point taken off, for T rows and N panels.
+template <Format F, bool Precise, int T, int N, int First, int Last>
+[[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const RowsAt<Precise>& x, int b, const int (&sums)[T], i32x16 (&out)[T][N]) {
+  i32x16 low[Precise ? T : 1][Precise ? N : 1];
+  for (int t = 0; t < T; t++)
+    for (int p = 0; p < N; p++) {
+      out[t][p] = i32x16{} + (Precise ? 0 : -zero_point(F) * sums[t]);
+      if constexpr (Precise) low[t][p] = i32x16{} + -zero_point(F) * sums[t];
+    }
+#pragma GCC unroll 8
+  for (int g = First; g < Last; g++)
+#pragma GCC unroll 4
+    for (int p = 0; p < N; p++) {
+      const u8x64 c = load_codes<F>(codes[p], g);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; t++) {
+        out[t][p] = dot4(out[t][p], c, x.high(t, b) + 4 * g);
+        if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.low(t, b) + 4 * g);
+      }
+    }
+  if constexpr (Precise)
+    for (int t = 0; t < T; t++)
+      for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
+}
+
+template <Format F, bool Precise, int T, int N>
+static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel) {
+  const int blocks = w.blocks();
+  const RowsAt<Precise> x{q, row};
+  f32x16 acc[T][N]{};
+  for (int b = 0; b < blocks; b++) {
+    const uint8_t* codes[N];
+    int64_t at[N];
+    for (int p = 0; p < N; p++) {
+      at[p] = static_cast<int64_t>(panel + p) * blocks + b;
+      codes[p] = w.codes + at[p] * code_bytes(F);
+      if constexpr (T == 1) __builtin_prefetch(codes[p] + 1024);
+    }
+    i32x16 dots[T][N];
+    if constexpr (has_half_scales(F)) {
+      int sums[T];
+      auto half = [&](auto first) {
+        constexpr int h = decltype(first)::value;
+        for (int t = 0; t < T; t++) sums[t] = x.sum(t, b, h);
+        dot_block<F, Precise, T, N, 4 * h, 4 * h + 4>(codes, x, b, sums, dots);
+        for (int p = 0; p < N; p++) {
+          const f32x16 scale = load<f32x16>(w.scales + (at[p] * 2 + h) * 64);
+          for (int t = 0; t < T; t++) acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x.scale(t, b)), acc[t][p]);
+        }
+      };
+      half(std::integral_constant<int, 0>{});
+      half(std::integral_constant<int, 1>{});
+    } else {
+      int sums[T];
+      for (int t = 0; t < T; t++) sums[t] = x.sum(t, b, 0) + x.sum(t, b, 1);
+      dot_block<F, Precise, T, N, 0, 8>(codes, x, b, sums, dots);
+      for (int p = 0; p < N; p++) {
+        const f32x16 scale = load_scale<F>(w, at[p]);
+        for (int t = 0; t < T; t++) {
+          acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x.scale(t, b)), acc[t][p]);
+          if constexpr (has_min(F)) acc[t][p] = fma(load<f32x16>(w.mins + at[p] * 16), splat(x.scale(t, b) * static_cast<float>(sums[t])), acc[t][p]);
+        }
+      }
+    }
+  }
+  for (int t = 0; t < T; t++)
+    for (int p = 0; p < N; p++) store(out + (row + t) * out_stride + (panel + p) * 16, acc[t][p]);
+}
+
+// All rows over the panels [panel, panel + N): the weights stay in the cache while the rows pass.
+template <Format F, bool Precise, int T, int N>
+[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int rows, int panel) {
+  for (; row + T <= rows; row += T) linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel);
+  if constexpr (T > 1)
+    if (row < rows) linear_rows<F, Precise, (T + 1) / 2, N>(w, q, out, stride, row, rows, panel);
+}
+
+template <Format F, bool Precise>
+static void linear_panels(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
+  constexpr int T = Precise ? kPreciseRows : kTileRows;
+  int panel = begin;
+  if (rows == 1)
+    for (; panel + 2 * kTilePanels <= end; panel += 2 * kTilePanels) linear_tile<F, Precise, 1, 2 * kTilePanels>(w, q, out, stride, 0, panel);
+  for (; panel + kTilePanels <= end; panel += kTilePanels) linear_rows<F, Precise, T, kTilePanels>(w, q, out, stride, 0, rows, panel);
+  if constexpr (kTilePanels > 1)
+    for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, 0, rows, panel);
+}
+
+template <Format F>
+static void linear_format(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
+  if (q.low)
+    linear_panels<F, true>(w, q, out, stride, rows, begin, end);
+  else
+    linear_panels<F, false>(w, q, out, stride, rows, begin, end);
+}
+
+static void linear(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
+  switch (w.format) {
+    case Format::i4: return linear_format<Format::i4>(w, q, out, stride, rows, begin, end);
+    case Format::i8: return linear_format<Format::i8>(w, q, out, stride, rows, begin, end);
+    case Format::i4m: return linear_format<Format::i4m>(w, q, out, stride, rows, begin, end);
+    case Format::i8m: return linear_format<Format::i8m>(w, q, out, stride, rows, begin, end);
+    case Format::i8h: return linear_format<Format::i8h>(w, q, out, stride, rows, begin, end);
+    default: return;  // dense formats have their own entry
+  }
+}
+
+template <Format F>
+[[gnu::always_inline]] inline f32x16 load_dense(const uint8_t* p) {
+  if constexpr (F == Format::f32) return load<f32x16>(p);
+  if constexpr (F == Format::f16) return load_f16(p);
+  return (f32x16)(__builtin_convertvector(load<u16x16>(p), u32x16) << 16);
+}
+
+template <Format F, int T, int N>
+static void dense_tile(const Weight& w, const float* x, int64_t x_stride, float* out, int64_t stride, int row, int panel) {
+  f32x16 acc[T][N]{};
+  const int64_t panel_bytes = static_cast<int64_t>(w.columns) * 16 * dense_bytes(F);
+  for (int k = 0; k < w.columns; k++)
+    for (int p = 0; p < N; p++) {
+      const f32x16 value = load_dense<F>(w.codes + (panel + p) * panel_bytes + static_cast<int64_t>(k) * 16 * dense_bytes(F));
+      for (int t = 0; t < T; t++) acc[t][p] = fma(value, splat(x[(row + t) * x_stride + k]), acc[t][p]);
+    }
+  for (int t = 0; t < T; t++)
+    for (int p = 0; p < N; p++) store(out + (row + t) * stride + (panel + p) * 16, acc[t][p]);
+}
+
+template <Format F, int T, int N>
+[[gnu::always_inline]] inline void dense_rows(const Weight& w, const float* x, int64_t x_stride, float* out, int64_t stride, int row, int rows, int panel) {
+  for (; row + T <= rows; row += T) dense_tile<F, T, N>(w, x, x_stride, out, stride, row, panel);
+  if constexpr (T > 1)
+    if (row < rows) dense_rows<F, (T + 1) / 2, N>(w, x, x_stride, out, stride, row, rows, panel);
+}
+
+template <Format F>
+static void dense_panels(const Weight& w, const float* x, int64_t x_stride, float* out, int64_t stride, int rows, int begin, int end) {
+  int panel = begin;
+  for (; panel + kDensePanels <= end; panel += kDensePanels) dense_rows<F, kDenseRows, kDensePanels>(w, x, x_stride, out, stride, 0, rows, panel);
+  if constexpr (kDensePanels > 1)
+    for (; panel < end; panel++) dense_rows<F, kDenseRows, 1>(w, x, x_stride, out, stride, 0, rows, panel);
+}
+
+static void linear_dense(const Weight& w, const float* x, int64_t x_stride, float* out, int64_t stride, int rows, int begin, int end) {
+  switch (w.format) {
+    case Format::f32: return dense_panels<Format::f32>(w, x, x_stride, out, stride, rows, begin, end);
+    case Format::f16: return dense_panels<Format::f16>(w, x, x_stride, out, stride, rows, begin, end);
+    case Format::bf16: return dense_panels<Format::bf16>(w, x, x_stride, out, stride, rows, begin, end);
+    default: return;  // block formats have their own entry
+  }
+}
+
+// One row of the table, times the scale. Only one lane of each vector is wanted; reading it costs nothing beside a matrix product.
+template <Format F>
+static void embed_row(const Weight& w, int id, float scale, float* out) {
+  const int lane = id % kPanel;
+  const int64_t panel = id / kPanel;
+  if constexpr (is_dense(F)) {
+    const uint8_t* values = w.codes + panel * w.columns * 16 * dense_bytes(F);
+    for (int k = 0; k < w.columns; k++) out[k] = load_dense<F>(values + static_cast<int64_t>(k) * 16 * dense_bytes(F))[lane] * scale;
+  } else {
+    for (int b = 0; b < w.blocks(); b++) {
+      const int64_t at = panel * w.blocks() + b;
+      const uint8_t* codes = w.codes + at * code_bytes(F);
+      for (int c = 0; c < kBlock; c++) {
+        float s;
+        if constexpr (has_half_scales(F)) s = load<f32x16>(w.scales + (at * 2 + c / 16) * 64)[lane];
+        else s = load_scale<F>(w, at)[lane];
+        const int code = load_codes<F>(codes, c / 4)[4 * lane + c % 4] - zero_point(F);
+        float value = s * static_cast<float>(code);
+        if constexpr (has_min(F)) value += w.mins[at * 16 + lane];
+        out[b * kBlock + c] = value * scale;
+      }
+    }
+  }
+}
+
+static void embed(const Weight& w, int id, float scale, float* out) {
+  switch (w.format) {
+    case Format::i4: return embed_row<Format::i4>(w, id, scale, out);
+    case Format::i8: return embed_row<Format::i8>(w, id, scale, out);
+    case Format::i4m: return embed_row<Format::i4m>(w, id, scale, out);
+    case Format::i8m: return embed_row<Format::i8m>(w, id, scale, out);
+    case Format::i8h: return embed_row<Format::i8h>(w, id, scale, out);
+    case Format::f32: return embed_row<Format::f32>(w, id, scale, out);
+    case Format::f16: return embed_row<Format::f16>(w, id, scale, out);
+    case Format::bf16: return embed_row<Format::bf16>(w, id, scale, out);
+  }
+}

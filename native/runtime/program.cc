@@ -1,0 +1,190 @@
+#include "gemlet/program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <set>
+#include <stdexcept>
+
+namespace gemlet {
+namespace {
+
+// Matrix products are split over their outputs; attention over rows, heads and partitions. All else is split over rows.
+bool is_spread(Op op) { return op == Op::linear || op == Op::attend; }
+
+template <class T>
+std::unique_ptr<T, void (*)(void*)> allocate(int64_t count) {
+  const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(T)), 64));
+  void* memory = std::aligned_alloc(64, bytes);
+  if (!memory) throw std::bad_alloc();
+  std::memset(memory, 0, bytes);
+  return {static_cast<T*>(memory), std::free};
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+}  // namespace
+
+Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const Kernels& kernels, int threads)
+    : spec_(std::move(spec)),
+      layout_(std::move(layout)),
+      kernels_(kernels),
+      pool_(threads),
+      next_(spec_.instructions.size()),
+      scratch_(static_cast<size_t>(pool_.size())),
+      seconds_(kOps) {
+  check();
+  for (int width : spec_.buffers) {
+    const int64_t stride = round_up(width, 16);
+    buffers_.push_back({allocate<float>(stride * spec_.max_rows), stride});
+  }
+  for (const QuantisedBuffer& q : spec_.quantised) {
+    const int64_t codes = static_cast<int64_t>(spec_.max_rows) * q.columns, blocks = codes / kBlock;
+    const int64_t planes = q.precise ? 2 : 1;
+    auto data = allocate<uint8_t>(codes * planes + blocks * 12 + 128);
+    int8_t* high = reinterpret_cast<int8_t*>(data.get());
+    float* scales = reinterpret_cast<float*>(data.get() + round_up(codes * planes, 64));
+    const Quantised view{high, q.precise ? high + codes : nullptr, scales, reinterpret_cast<int32_t*>(scales + blocks), q.columns};
+    quantised_.push_back({std::move(data), view});
+  }
+  for (const auto& frequencies : spec_.rotations) {
+    const int64_t stride = round_up(2 * static_cast<int64_t>(frequencies.size()), 16);
+    rotations_.push_back({allocate<float>(stride * spec_.max_rows), stride});
+  }
+  logits_stride_ = round_up(spec_.vocabulary, 16);
+  hidden_stride_ = round_up(spec_.hidden, 16);
+  place_barriers();
+}
+
+// Within a run of row operations a thread meets only its own rows, and within a run of spread ones only what was there before:
+// a barrier is needed where the kind or the set of rows changes, or where a spread operation reads what its run wrote.
+void Program::place_barriers() {
+  std::set<int> written;
+  for (size_t i = 0; i < spec_.instructions.size(); i++) {
+    const Instruction& in = spec_.instructions[i];
+    bool barrier = i == 0;
+    if (i > 0) {
+      const Instruction& before = spec_.instructions[i - 1];
+      barrier = is_spread(in.op) != is_spread(before.op) || in.rows != before.rows || in.op == Op::attend || before.op == Op::attend;
+      if (is_spread(in.op) && written.count(in.a)) barrier = true;
+    }
+    if (barrier) written.clear();
+    if (in.op == Op::linear) written.insert(in.out);
+    barrier_before_.push_back(barrier);
+  }
+}
+
+int Program::row_count(const Step& step, Rows rows) const { return rows == Rows::all ? step.rows : rows == Rows::logits ? step.logits : step.hidden; }
+
+float* Program::row(int buffer, int row) const {
+  if (buffer == kLogitsOut) return logits_out_ + row * logits_stride_;
+  if (buffer == kHiddenOut) return hidden_out_ + row * hidden_stride_;
+  const FloatBuffer& b = buffers_[static_cast<size_t>(buffer)];
+  return b.data.get() + row * b.stride;
+}
+
+void Program::run(const Step& step) {
+  check_step(step);
+  for (size_t s = 0; s < step.states.size(); s++) step.states[s]->reserve(step.state_rows[s]);
+  logits_out_ = step.logits_out;
+  hidden_out_ = step.hidden_out;
+  plan_attention(step);
+  for (auto& next : next_) next.store(0, std::memory_order_relaxed);
+  pool_.run([&](int thread) { run_thread(step, thread); });
+  for (size_t s = 0; s < step.states.size(); s++) step.states[s]->advance(step.state_rows[s]);
+}
+
+void Program::run_thread(const Step& step, int thread) {
+  fill_rotations(step, thread);
+  const bool measuring = measuring_ && thread == 0;
+  for (size_t i = 0; i < spec_.instructions.size(); i++) {
+    const Instruction& in = spec_.instructions[i];
+    const double began = measuring ? now() : 0;
+    if (barrier_before_[i]) pool_.barrier();
+    const int rows = row_count(step, in.rows);
+    if (rows > 0) {
+      if (in.op == Op::linear)
+        run_linear(in, step, next_[i]);
+      else if (in.op == Op::attend)
+        run_attend(in, step, next_[i], thread);
+      else
+        run_rows(in, step, rows * thread / pool_.size(), rows * (thread + 1) / pool_.size());
+    }
+    if (measuring) seconds_[static_cast<size_t>(in.op)] += now() - began;
+  }
+}
+
+void Program::fill_rotations(const Step& step, int thread) {
+  const int begin = step.rows * thread / pool_.size(), end = step.rows * (thread + 1) / pool_.size();
+  for (size_t t = 0; t < rotations_.size(); t++) {
+    const std::vector<float>& frequencies = spec_.rotations[t];
+    const size_t half = frequencies.size();
+    for (int r = begin; r < end; r++) {
+      float* out = rotations_[t].data.get() + r * rotations_[t].stride;
+      for (size_t i = 0; i < half; i++) {
+        const float angle = static_cast<float>(step.positions[r]) * frequencies[i];
+        out[i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+        out[half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      }
+    }
+  }
+}
+
+void Program::run_rows(const Instruction& in, const Step& step, int begin, int end) {
+  int state = 0, state_end = 0;  // only for store_key_value
+  for (int r = begin; r < end; r++) {
+    switch (in.op) {
+      case Op::embed: kernels_.embed(spec_.matrices[static_cast<size_t>(in.weight)], step.ids[r], in.value, row(in.out, r)); break;
+      case Op::norm: kernels_.norm(row(in.a, r), spec_.vectors[static_cast<size_t>(in.weight)].data(), in.width, in.group, in.value, row(in.out, r)); break;
+      case Op::add: kernels_.add(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
+      case Op::gelu_gate: kernels_.gelu_gate(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
+      case Op::rope: {
+        const FloatBuffer& table = rotations_[static_cast<size_t>(in.weight)];
+        kernels_.rope(row(in.a, r), table.data.get() + r * table.stride, in.width, in.group, row(in.out, r));
+        break;
+      }
+      case Op::quantise: kernels_.quantise(row(in.a, r), quantised_[static_cast<size_t>(in.out)].view, r); break;
+      case Op::store_key_value: {
+        if (r >= state_end) {
+          for (state = 0, state_end = 0; r >= (state_end += step.state_rows[static_cast<size_t>(state)]);) state++;
+        }
+        const int position = step.positions[r];
+        kernels_.store_key_value(row(in.a, r), row(in.b, r), layout_->layers[static_cast<size_t>(in.layer)], step.states[static_cast<size_t>(state)]->page(in.layer, position),
+                                 position % kPagePositions);
+        break;
+      }
+      case Op::select: {
+        const int from = in.rows == Rows::logits ? step.logit_rows[r] : step.hidden_rows[r];
+        std::memcpy(row(in.out, r), row(in.a, from), sizeof(float) * static_cast<size_t>(in.width));
+        break;
+      }
+      default: break;  // spread operations do not come here
+    }
+  }
+}
+
+void Program::run_linear(const Instruction& in, const Step& step, std::atomic<int>& next) {
+  const Weight& w = spec_.matrices[static_cast<size_t>(in.weight)];
+  const int rows = row_count(step, in.rows), panels = w.panels();
+  // A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
+  const int grain = static_cast<int>(round_up(std::max(1, panels / (pool_.size() * 6)), 4));
+  const int64_t stride = in.out == kLogitsOut ? logits_stride_ : buffers_[static_cast<size_t>(in.out)].stride;
+  for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
+    const int end = std::min(panels, begin + grain);
+    if (is_dense(w.format))
+      kernels_.linear_dense(w, row(in.a, 0), buffers_[static_cast<size_t>(in.a)].stride, row(in.out, 0), stride, rows, begin, end);
+    else
+      kernels_.linear(w, quantised_[static_cast<size_t>(in.a)].view, row(in.out, 0), stride, rows, begin, end);
+  }
+}
+
+std::vector<double> Program::take_seconds() {
+  std::vector<double> taken(kOps);
+  taken.swap(seconds_);
+  return taken;
+}
+
+}  // namespace gemlet

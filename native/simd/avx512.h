@@ -1,0 +1,34 @@
+// Primitives: AVX-512 F, BW, VL, DQ and VNNI.
+#pragma once
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // some compilers see one in their own header
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include "vector.h"
+
+namespace gemlet::avx512 {
+
+constexpr const char* kName = "avx512";
+constexpr int kTileRows = 6, kTilePanels = 2;        // 12 integer and 12 float accumulators of 32 registers
+constexpr int kPreciseRows = 3;                      // two integer accumulators each
+constexpr int kDenseRows = 6, kDensePanels = 4;
+constexpr int kGemmRows = 6;
+
+[[gnu::always_inline]] inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+[[gnu::always_inline]] inline f32x16 maximum(f32x16 a, f32x16 b) { return (f32x16)_mm512_max_ps((__m512)a, (__m512)b); }
+[[gnu::always_inline]] inline f32x16 minimum(f32x16 a, f32x16 b) { return (f32x16)_mm512_min_ps((__m512)a, (__m512)b); }
+[[gnu::always_inline]] inline f32x16 absolute(f32x16 a) { return (f32x16)_mm512_abs_ps((__m512)a); }
+[[gnu::always_inline]] inline i32x16 round_to_int(f32x16 a) { return (i32x16)_mm512_cvtps_epi32((__m512)a); }
+[[gnu::always_inline]] inline f32x16 to_float(i32x16 a) { return (f32x16)_mm512_cvtepi32_ps((__m512i)a); }
+[[gnu::always_inline]] inline f32x16 load_f16(const void* p) { return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+[[gnu::always_inline]] inline u16x16 to_f16(f32x16 a) { return (u16x16)_mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+// acc[lane] += sum over j of codes[4 * lane + j] * x[j], exactly.
+[[gnu::always_inline]] inline i32x16 dot4(i32x16 acc, u8x64 codes, const int8_t* x) {
+  int32_t word;
+  std::memcpy(&word, x, 4);
+  return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)codes, _mm512_set1_epi32(word));
+}
+[[gnu::always_inline]] inline bool any_above(f32x16 a, float bound) { return _mm512_cmp_ps_mask((__m512)a, _mm512_set1_ps(bound), _CMP_GT_OQ) != 0; }
+
+}  // namespace gemlet::avx512

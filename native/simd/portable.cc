@@ -1,0 +1,16 @@
+// The kernels built for one instruction set; the compiler flags for this file are set by the build.
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "gemlet/kernels.h"
+#include "simd/portable.h"
+
+namespace gemlet::portable {
+#include "ops/elementwise.inl"
+#include "ops/linear.inl"
+#include "ops/attend.inl"
+#include "ops/choose.inl"
+#include "ops/table.inl"
+}  // namespace gemlet::portable

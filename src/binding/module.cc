@@ -1,0 +1,179 @@
+// Python's view of the native library. Every array is checked for type and size before a pointer to it is kept.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <tuple>
+
+#include "gemlet/program.h"
+
+namespace nb = nanobind;
+using namespace gemlet;
+
+namespace {
+
+// A C-contiguous array borrowed from Python for as long as this lives.
+class Array {
+ public:
+  Array(nb::handle object, const char* kinds, const char* name, bool writable = false) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) != 0) {
+      PyErr_Clear();
+      throw std::invalid_argument(std::string(name) + ": needs a contiguous array" + (writable ? " that can be written" : ""));
+    }
+    const std::string format = view_.format ? view_.format : "B";
+    if (format.size() != 1 || std::string(kinds).find(format) == std::string::npos) {
+      PyBuffer_Release(&view_);
+      throw std::invalid_argument(std::string(name) + ": element type '" + format + "', expected one of '" + kinds + "'");
+    }
+  }
+  Array(Array&& other) noexcept : view_(other.view_) { other.view_.obj = nullptr; }
+  Array(const Array&) = delete;
+  ~Array() {
+    if (view_.obj) PyBuffer_Release(&view_);
+  }
+
+  void need_bytes(int64_t bytes, const char* name) const {
+    if (view_.len != bytes) throw std::invalid_argument(std::string(name) + ": " + std::to_string(view_.len) + " bytes, expected " + std::to_string(bytes));
+  }
+  template <class T>
+  T* data() const {
+    return static_cast<T*>(view_.buf);
+  }
+  int64_t count() const { return view_.len / view_.itemsize; }
+
+ private:
+  Py_buffer view_{};
+};
+
+using MatrixTuple = std::tuple<int, int, int, nb::object, nb::object, nb::object>;  // format, rows, columns, codes, scales, mins
+using LayerTuple = std::tuple<int, int, int, int, float>;                           // heads, kv_heads, head_dim, window, scale
+using InstructionTuple = std::tuple<int, int, int, int, int, int, int, int, int, float>;
+
+struct BoundProgram {
+  std::vector<Array> arrays;
+  std::shared_ptr<const KvLayout> layout;
+  std::unique_ptr<Program> program;
+
+  Weight matrix(const MatrixTuple& m) {
+    const auto& [format, rows, columns, codes, scales, mins] = m;
+    if (format < 0 || format > static_cast<int>(Format::bf16) || rows <= 0 || columns <= 0) throw std::invalid_argument("matrix: impossible format or shape");
+    Weight w{static_cast<Format>(format), rows, columns, nullptr, nullptr, nullptr};
+    const int64_t panels = w.panels(), blocks = panels * w.blocks();
+    if (is_dense(w.format)) {
+      arrays.emplace_back(codes, w.format == Format::f32 ? "f" : "H", "values");
+      arrays.back().need_bytes(panels * columns * 16 * dense_bytes(w.format), "values");
+      w.codes = arrays.back().data<uint8_t>();
+      return w;
+    }
+    if (columns % kBlock != 0) throw std::invalid_argument("matrix: columns must be whole blocks of 32");
+    arrays.emplace_back(codes, "B", "quants");
+    arrays.back().need_bytes(blocks * code_bytes(w.format), "quants");
+    w.codes = arrays.back().data<uint8_t>();
+    arrays.emplace_back(scales, has_f16_scales(w.format) ? "e" : "f", "scales");
+    arrays.back().need_bytes(blocks * (has_f16_scales(w.format) ? 32 : has_half_scales(w.format) ? 128 : 64), "scales");
+    w.scales = arrays.back().data<uint8_t>();
+    if (has_min(w.format)) {
+      arrays.emplace_back(mins, "f", "mins");
+      arrays.back().need_bytes(blocks * 64, "mins");
+      w.mins = arrays.back().data<float>();
+    }
+    return w;
+  }
+
+  static std::vector<float> floats(nb::handle object) {
+    const Array a(object, "f", "vector");
+    return std::vector<float>(a.data<float>(), a.data<float>() + a.count());
+  }
+};
+
+struct Shape {
+  int max_rows, vocabulary, hidden, context;
+};
+
+void init_program(BoundProgram* self, const std::string& isa, int threads, std::tuple<int, int, int, int> shape, const std::vector<LayerTuple>& layers, const std::vector<int>& buffers,
+                  const std::vector<std::pair<int, bool>>& quantised, const std::vector<MatrixTuple>& matrices, const std::vector<nb::object>& vectors,
+                  const std::vector<nb::object>& rotations, const std::vector<InstructionTuple>& instructions) {
+  const Kernels* kernels = find_kernels(isa.c_str());
+  if (!kernels) throw std::invalid_argument("instruction set '" + isa + "' is not available here");
+  if (threads < 1 || threads > 256) throw std::invalid_argument("threads must be 1 to 256");
+  auto bound = std::make_unique<BoundProgram>();
+  ProgramSpec spec;
+  auto layout = std::make_shared<KvLayout>();
+  std::tie(spec.max_rows, spec.vocabulary, spec.hidden, layout->context) = shape;
+  for (const auto& [heads, kv_heads, head_dim, window, scale] : layers) layout->layers.push_back({heads, kv_heads, head_dim, window, scale});
+  spec.buffers = buffers;
+  for (const auto& [columns, precise] : quantised) spec.quantised.push_back({columns, precise});
+  for (const MatrixTuple& m : matrices) spec.matrices.push_back(bound->matrix(m));
+  for (const nb::object& v : vectors) spec.vectors.push_back(BoundProgram::floats(v));
+  for (const nb::object& r : rotations) spec.rotations.push_back(BoundProgram::floats(r));
+  for (const auto& [op, rows, out, a, b, weight, layer, width, group, value] : instructions) {
+    if (op < 0 || op >= kOps || rows < 0 || rows > 2) throw std::invalid_argument("unknown operation or set of rows");
+    spec.instructions.push_back({static_cast<Op>(op), static_cast<Rows>(rows), out, a, b, weight, layer, width, group, value});
+  }
+  bound->layout = layout;
+  bound->program = std::make_unique<Program>(std::move(spec), layout, *kernels, threads);
+  new (self) BoundProgram(std::move(*bound));
+}
+
+void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const std::vector<KvState*>& states, const std::vector<int>& rows, nb::handle logit_rows,
+              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, int vocabulary, int hidden) {
+  const Array id(ids, "i", "ids"), position(positions, "i", "positions"), wanted(logit_rows, "i", "logit rows"), wanted_hidden(hidden_rows, "i", "hidden rows");
+  const Array logits(logits_out, "f", "logits", true), states_out(hidden_out, "f", "hidden states", true);
+  if (id.count() != position.count()) throw std::invalid_argument("ids and positions differ in number");
+  logits.need_bytes(wanted.count() * round_up(vocabulary, 16) * 4, "logits");
+  states_out.need_bytes(wanted_hidden.count() * round_up(hidden, 16) * 4, "hidden states");
+  for (const KvState* state : states)
+    if (!state) throw std::invalid_argument("a state is missing");
+  const Step step{id.data<int32_t>(), position.data<int32_t>(), static_cast<int>(id.count()), states, rows, wanted.data<int32_t>(), static_cast<int>(wanted.count()),
+                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>()};
+  nb::gil_scoped_release unlocked;
+  self.program->run(step);
+}
+
+nb::bytes save_state(const KvState& state) {
+  const std::string data = state.save();
+  return nb::bytes(data.data(), data.size());
+}
+
+int row_top_k(const BoundProgram& self, nb::handle row, nb::handle ids, nb::handle values) {
+  const Array x(row, "f", "row"), id(ids, "i", "ids", true), value(values, "f", "values", true);
+  if (id.count() != value.count()) throw std::invalid_argument("ids and values differ in number");
+  return self.program->kernels().top_k(x.data<float>(), static_cast<int>(x.count()), static_cast<int>(id.count()), id.data<int32_t>(), value.data<float>());
+}
+
+double row_log_sum_exp(const BoundProgram& self, nb::handle row) {
+  const Array x(row, "f", "row");
+  return self.program->kernels().log_sum_exp(x.data<float>(), static_cast<int>(x.count()));
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.def("instruction_set", [](const std::string& wanted) -> nb::object {
+    const Kernels* kernels = find_kernels(wanted.c_str());
+    return kernels ? nb::object(nb::str(kernels->name)) : nb::none();
+  });
+
+  nb::class_<KvState>(m, "State")
+      .def_prop_ro("length", &KvState::length)
+      .def_prop_ro("nbytes", &KvState::nbytes)
+      .def("copy", [](const KvState& state) { return KvState(state); })
+      .def("trim", &KvState::trim)
+      .def("save", &save_state);
+
+  nb::class_<BoundProgram>(m, "Program")
+      .def("__init__", &init_program)
+      .def_prop_ro("instruction_set", [](const BoundProgram& p) { return std::string(p.program->kernels().name); })
+      .def_prop_ro("threads", [](const BoundProgram& p) { return p.program->threads(); })
+      .def("new_state", [](const BoundProgram& p) { return KvState(p.layout); })
+      .def("restore", [](const BoundProgram& p, const nb::bytes& data) { return KvState::restore(p.layout, std::string_view(data.c_str(), data.size())); })
+      .def("price", [](const BoundProgram& p, int positions, int rows) { return KvState::price(*p.layout, positions, rows); })
+      .def("step", &run_step)
+      .def("top_k", &row_top_k)
+      .def("log_sum_exp", &row_log_sum_exp)
+      .def("measure", [](BoundProgram& p, bool on) { p.program->measure(on); })
+      .def("take_seconds", [](BoundProgram& p) { return p.program->take_seconds(); });
+}

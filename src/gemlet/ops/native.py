@@ -1,0 +1,176 @@
+"""The recorded forward pass on the C++ kernels: one call a step, without the interpreter lock."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet import machine
+from gemlet.errors import ConfigError, InvalidRequestError, StateError
+from gemlet.ops import _native
+from gemlet.ops.batch import Batch, StepOutput
+from gemlet.ops.operations import Float32, Program
+from gemlet.ops.packed import Packed
+from gemlet.ops.record import Recorder, lower
+
+FORMATS = ("i4", "i8", "i4m", "i8m", "i8h", "f32", "f16", "bf16")
+"""Numbered as in native/include/gemlet/types.h."""
+
+
+class NativeState:
+    """Keys and values of one sequence, held by the native library in pages of 64 positions."""
+
+    def __init__(self, state: Any) -> None:
+        self.native = state
+
+    @property
+    def length(self) -> int:
+        return cast(int, self.native.length)
+
+    @property
+    def nbytes(self) -> int:
+        return cast(int, self.native.nbytes)
+
+    def copy(self) -> NativeState:
+        """The same content; pages are shared until one of the two writes to them."""
+        return NativeState(self.native.copy())
+
+    def trim(self, length: int) -> None:
+        try:
+            self.native.trim(length)
+        except IndexError as error:
+            raise StateError(str(error)) from None
+
+    def save(self) -> bytes:
+        return cast(bytes, self.native.save())
+
+
+class NativeExecutor:
+    """Runs a program on the best kernels of this processor, or on those that GEMLET_ISA names."""
+
+    cache_type = "float16"
+
+    def __init__(self, program: Program, *, threads: int | None = None, cache_type: str | None = None) -> None:
+        if cache_type not in (None, self.cache_type):
+            raise InvalidRequestError(f"the native executor keeps keys and values in {self.cache_type}, not {cache_type}")
+        recorder = Recorder()
+        program.forward(recorder)
+        lowered = lower(recorder)
+        self._vocab_size, self._hidden_size = program.vocab_size, self._output_width(recorder)
+        self._rows = program.max_rows
+        layers = [tuple(recorder.layers[number]) for number in range(len(program.layers))]
+        shape = (program.max_rows, self._vocab_size, self._hidden_size, program.context)
+        self._program = _native.Program(
+            choose_instruction_set(),
+            threads or machine.threads().count,
+            shape,
+            layers,
+            lowered.buffers,
+            lowered.quantised,
+            [_matrix(packed) for packed in recorder.matrices],
+            recorder.vectors,
+            [frequencies(head_dim, theta) for head_dim, theta in recorder.rotations],
+            [(int(i.op), *i[1:]) for i in lowered.instructions],
+        )
+
+    @staticmethod
+    def _output_width(recorder: Recorder) -> int:
+        widths = {name: recorder.values[number].width for number, name in recorder.outputs.items()}
+        return widths["hidden"]
+
+    @property
+    def instruction_set(self) -> str:
+        return cast(str, self._program.instruction_set)
+
+    @property
+    def threads(self) -> int:
+        return cast(int, self._program.threads)
+
+    def new_state(self) -> NativeState:
+        return NativeState(self._program.new_state())
+
+    def restore(self, data: bytes) -> NativeState:
+        try:
+            return NativeState(self._program.restore(data))
+        except ValueError as error:
+            raise StateError(str(error)) from None
+
+    def step(self, batch: Batch) -> StepOutput:
+        states = [state.native for state in batch.states if isinstance(state, NativeState)]
+        if len(states) != len(batch.states):
+            raise StateError("a state in the batch belongs to another executor")
+        logits = _rows(len(batch.logits), self._vocab_size)
+        hidden = _rows(len(batch.hidden), self._hidden_size)
+        try:
+            self._program.step(
+                batch.ids,
+                batch.positions,
+                states,
+                list(batch.rows),
+                batch.logits,
+                batch.hidden,
+                logits,
+                hidden,
+                self._vocab_size,
+                self._hidden_size,
+            )
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from None
+        return StepOutput(logits[:, : self._vocab_size], hidden[:, : self._hidden_size])
+
+    def kv_bytes(self, positions: int) -> int:
+        return cast(int, self._program.price(positions, min(positions, self._rows)))
+
+    def top_k(self, logits: Float32, k: int) -> tuple[NDArray[np.int32], Float32]:
+        ids = np.empty(min(k, len(logits)), np.int32)
+        values = np.empty(len(ids), np.float32)
+        self._program.top_k(logits, ids, values)
+        return ids, values
+
+    def logsumexp(self, logits: Float32) -> float:
+        return cast(float, self._program.log_sum_exp(logits))
+
+    def measure(self, on: bool) -> None:
+        """Count the seconds that each kind of operation takes, from now on."""
+        self._program.measure(on)
+
+    def take_seconds(self) -> dict[str, float]:
+        """The seconds counted since the last call, by operation."""
+        from gemlet.ops.record import Op
+
+        return {op.name.lower(): seconds for op, seconds in zip(Op, self._program.take_seconds(), strict=True)}
+
+    def close(self) -> None:
+        self._program = None
+
+
+def choose_instruction_set() -> str:
+    """GEMLET_ISA where set, else the best of this processor. ConfigError when it is not to be had here."""
+    wanted = os.environ.get("GEMLET_ISA") or "auto"
+    found = cast("str | None", _native.instruction_set(wanted))
+    if found is None:
+        raise ConfigError(
+            f"GEMLET_ISA={wanted}: this processor or build has no such instruction set",
+            hint="unset it, or use one of portable, avx2, avx512",
+        )
+    return found
+
+
+def frequencies(head_dim: int, theta: float) -> Float32:
+    """Inverse frequencies theta^(-2i/head_dim), rounded to float32 as the reference does."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    return np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
+
+
+def _matrix(packed: Packed) -> tuple[int, int, int, Any, Any, Any]:
+    arrays = packed.arrays
+    codes = arrays["values"] if "values" in arrays else arrays["quants"]
+    return FORMATS.index(packed.format), packed.rows, packed.columns, codes, arrays.get("scales"), arrays.get("mins")
+
+
+def _rows(count: int, width: int) -> Float32:
+    """Room for rows that the kernels pad to 16 floats."""
+    return np.empty((count, -(-width // 16) * 16), np.float32)

@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 .PHONY: help demo test build lint types test-native fuzz bench parity clean
 
-export PROMPT ?= The three states of matter are
+PROMPT ?= The three states of matter are
 PY := .venv/bin/python
 COMPILED := pyproject.toml CMakeLists.txt scripts/setup.sh $(shell find native src/binding -type f 2>/dev/null)
 # The development install serves the demo too: once it is there, a second install would only replace it.
@@ -20,7 +20,7 @@ help:  ## list the commands
 
 demo: $(INSTALLED)  ## the real Gemma 3 270M continues PROMPT="…"
 	@echo "The weights are under the Gemma Terms of Use: ai.google.dev/gemma/terms" >&2
-	@.venv/bin/gemlet run --stats -n 96 -p "$$PROMPT"
+	@.venv/bin/gemlet run --stats -n 96 -p '$(subst ','\'',$(value PROMPT))'
 
 test: build lint types test-native  ## all that CI runs
 	$(PY) -m pytest
@@ -36,7 +36,7 @@ types: build  ## mypy
 
 test-native: build  ## the C++ tests under the address and undefined-behaviour sanitizers
 	.venv/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
-	  -DGEMLET_SANITIZE=ON -DGEMLET_TESTS=ON -Wno-dev >build/sanitize.log || { cat build/sanitize.log; exit 1; }
+	  -DGEMLET_SANITIZE=ON -DGEMLET_TESTS=ON >build/sanitize.log || { cat build/sanitize.log; exit 1; }
 	.venv/bin/cmake --build build/sanitize
 	.venv/bin/ctest --test-dir build/sanitize --output-on-failure --no-tests=error
 

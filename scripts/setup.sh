@@ -50,7 +50,7 @@ check_compiler() {
 }
 
 install() {
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" ||
+  .venv/bin/python -m pip install -qq --disable-pip-version-check "$@" ||
     fail "pip could not install: $*" "What it said is above. Without a network, packages that are not yet here cannot be had."
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.errors import InvalidRequestError, ModelClosedError
+from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 from gemlet.ops.native import NativeExecutor
@@ -29,7 +29,7 @@ EXECUTORS: dict[str, Callable[..., Executor]] = {"native": NativeExecutor, "refe
 
 
 def forward(ops: Operations[X], config: ModelConfig, weights: Weights) -> None:
-    """Token ids to logits and final hidden states, in the words of `ops`. `weights` uses the canonical names."""
+    """Token ids to logits and final hidden states, in the words of `ops`."""
     x = ops.embed(weights.packed["token_embd"], config.embedding_scale)
     for layer in range(config.num_layers):
         x = ops.add(x, _attention(ops, config, weights, layer, x))
@@ -74,10 +74,10 @@ def _feed_forward(ops: Operations[X], config: ModelConfig, weights: Weights, lay
 
 
 class Decoder:
-    """A model ready to run: token ids and states in, logits out. For one thread at a time, in the process that made it.
+    """A model ready to run: token ids and states in, logits out.
 
-    executor: "native" or "reference". threads: None lets the executor choose. cache_type: element type of the keys
-    and values, None for the executor's default.
+    For one thread at a time, in the process that made it. executor: "native" or "reference". threads: None
+    lets the executor choose. cache_type: element type of keys and values, None for the executor's default.
     """
 
     def __init__(
@@ -131,6 +131,9 @@ class Decoder:
         if len(batch.ids) > self.max_rows:
             raise InvalidRequestError(f"batch: {len(batch.ids)} rows, a step takes at most {self.max_rows}")
         batch.check_ids(self.config.vocab_size)
+        length = int(batch.positions.max()) + 1
+        if length > self.config.context_length:
+            raise ContextLengthError(length, self.config.context_length)
         return executor.step(batch)
 
     def kv_bytes(self, positions: int) -> int:

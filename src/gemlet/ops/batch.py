@@ -58,7 +58,9 @@ class Batch:
         if len(self.positions) != count:
             raise InvalidRequestError(f"batch: {count} ids but {len(self.positions)} positions")
         if len(self.rows) != len(self.states) or sum(self.rows) != count or min(self.rows, default=0) < 1:
-            raise InvalidRequestError(f"batch: {count} ids do not divide into rows {self.rows} of {len(self.states)} states")
+            raise InvalidRequestError(
+                f"batch: {count} ids do not divide into rows {self.rows} of {len(self.states)} states"
+            )
         if len({id(state) for state in self.states}) != len(self.states):
             raise InvalidRequestError("batch: a state occurs twice")
         expected = [np.arange(s.length, s.length + n) for s, n in zip(self.states, self.rows, strict=True)]
@@ -79,32 +81,46 @@ class Batch:
         logits: Literal["last", "all", "none"] = "last",
         hidden: Literal["last", "all", "none"] = "none",
     ) -> Batch:
-        """The batch that feeds each state its ids, asking for the last row of each, for all rows, or for none."""
+        """The batch that feeds each state its ids, asking for the last row of each, all rows, or none."""
         pieces = [np.asarray(ids, dtype=np.int32) for _, ids in parts]
         rows = tuple(len(piece) for piece in pieces)
-        starts = (np.arange(s.length, s.length + n, dtype=np.int32) for (s, _), n in zip(parts, rows, strict=True))
+        starts = (
+            np.arange(s.length, s.length + n, dtype=np.int32) for (s, _), n in zip(parts, rows, strict=True)
+        )
         wanted = {
             "last": np.cumsum(rows, dtype=np.int32) - np.int32(1),
             "all": np.arange(sum(rows), dtype=np.int32),
             "none": np.zeros(0, dtype=np.int32),
         }
         states = tuple(state for state, _ in parts)
-        return cls(np.concatenate(pieces), np.concatenate(list(starts)), states, rows, wanted[logits], wanted[hidden])
+        return cls(
+            np.concatenate(pieces), np.concatenate(list(starts)), states, rows, wanted[logits], wanted[hidden]
+        )
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Results of a step, in the order the batch asked: logits float32 [n, vocab], hidden float32 [m, hidden_size]."""
+    """Results of a step, in the order the batch asked.
+
+    logits: float32 [n, vocab]. hidden: float32 [m, hidden_size].
+    """
 
     logits: NDArray[np.float32]
     hidden: NDArray[np.float32]
 
 
 def _check_vector(name: str, value: object) -> None:
-    if not isinstance(value, np.ndarray) or value.dtype != np.int32 or value.ndim != 1 or not value.flags.c_contiguous:
+    if (
+        not isinstance(value, np.ndarray)
+        or value.dtype != np.int32
+        or value.ndim != 1
+        or not value.flags.c_contiguous
+    ):
         raise InvalidRequestError(f"batch: {name} must be a contiguous one-dimensional int32 array")
 
 
 def _check_range(name: str, values: Int32, limit: int) -> None:
     if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
-        raise InvalidRequestError(f"batch: {name} reach from {values.min()} to {values.max()}, allowed are 0 to {limit - 1}")
+        raise InvalidRequestError(
+            f"batch: {name} reach from {values.min()} to {values.max()}, allowed are 0 to {limit - 1}"
+        )

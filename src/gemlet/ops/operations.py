@@ -1,8 +1,8 @@
 """The operations a forward pass is written in.
 
-An executor implements them: `reference` computes with NumPy at once, `native` records a program and runs it later.
-A handle `X` stands for one float32 row per token of the step, `[rows, width]`; the number of rows is never known to
-the forward pass, so nothing in it can depend on values.
+An executor implements them: `reference` computes with NumPy at once, `native` records a program and runs
+it later. A handle `X` stands for one float32 row per token of the step, `[rows, width]`; the number of rows
+is never known to the forward pass, so nothing in it can depend on values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ X = TypeVar("X")
 
 
 class Operations(Protocol[X]):
-    """What `model.decoder.forward` may ask for. Widths are per row; every operation keeps rows apart except `attend`."""
+    """What `model.decoder.forward` may ask for. Every operation keeps rows apart, except `attend`."""
 
     def embed(self, table: Packed, scale: float) -> X:
         """The batch's ids looked up in `table` [vocab, width], times `scale`."""
@@ -35,7 +35,7 @@ class Operations(Protocol[X]):
         """x · weightᵀ. `precise` asks an executor with quantised activations for 16 bits instead of 8."""
 
     def rope(self, x: X, head_dim: int, theta: float) -> X:
-        """Rotate each head by the row's position: element i with i + head_dim/2, frequency theta^(-2i/head_dim)."""
+        """Rotate element i of each head with i + head_dim/2 by position * theta^(-2i/head_dim)."""
 
     def attend(
         self,
@@ -71,7 +71,10 @@ class Operations(Protocol[X]):
 
 @dataclass(frozen=True)
 class CacheLayer:
-    """What one layer keeps per position: a key and a value of `kv_heads * head_dim` elements, `window` positions long."""
+    """What one layer keeps of each position: a key and a value of `kv_heads * head_dim` elements.
+
+    `window`: positions a row sees, its own included; None for all.
+    """
 
     kv_heads: int
     head_dim: int
@@ -80,8 +83,10 @@ class CacheLayer:
 
 @dataclass(frozen=True)
 class Program:
-    """What an executor is built from: the forward pass, the layers' caches, the vocabulary size of its ids, the most
-    positions of a sequence, and the most rows of a step.
+    """What an executor is built from.
+
+    The forward pass, the layers' caches, the vocabulary size of its ids, the most positions of a sequence,
+    and the most rows of a step.
     """
 
     forward: Callable[[Operations[Any]], None]
@@ -108,7 +113,7 @@ class Executor(Protocol):
         """An empty sequence."""
 
     def restore(self, data: bytes) -> State:
-        """The state that `State.save` turned into bytes. StateError when they are not of this program and cache type."""
+        """The state that `State.save` turned into bytes. StateError when they do not fit the program."""
 
     def step(self, batch: Batch) -> StepOutput:
         """Run the rows of `batch` and advance its states. A step that raises advances none."""

@@ -1,4 +1,4 @@
-"""The operations in NumPy float32, slow and obvious: the specification that every other executor is tested against."""
+"""The operations in NumPy float32, slow and obvious: the specification for every other executor."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ReferenceOperations:
         return x @ self._unpacked(weight).T
 
     def rope(self, x: Float32, head_dim: int, theta: float) -> Float32:
-        # Frequencies and angles are rounded to float32, as in the models' training code: at position 30,000 that
-        # moves an angle by up to 2e-3, so it is part of the definition.
+        # Frequencies and angles are rounded to float32, as the oracle does: at position 30,000 that moves an
+        # angle by up to 2e-3, so it is part of the definition.
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
         frequencies = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
         angles = self._batch.positions[:, None, None].astype(np.float32) * frequencies
@@ -101,13 +101,15 @@ def softmax(scores: Float32) -> Float32:
 class ReferenceExecutor:
     """Runs a program step by step with `ReferenceOperations`; keeps every weight it met as float32.
 
-    NumPy's own threads are its own affair, so `threads` must be None. `cache_type` is what keys and values are
-    rounded to before any use.
+    NumPy has threads of its own, so `threads` must be None. `cache_type` is what keys and values are rounded
+    to before any use.
     """
 
     instruction_set = "numpy"
 
-    def __init__(self, program: Program, *, threads: int | None = None, cache_type: str | None = None) -> None:
+    def __init__(
+        self, program: Program, *, threads: int | None = None, cache_type: str | None = None
+    ) -> None:
         if threads is not None:
             raise InvalidRequestError("the reference executor cannot set its number of threads")
         if cache_type not in (None, "float32", "float16"):

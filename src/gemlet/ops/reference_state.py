@@ -13,7 +13,7 @@ from gemlet.errors import StateError
 from gemlet.ops.operations import CacheLayer, Float32
 
 SLACK = 64
-"""Positions a local layer keeps beyond its window, so that a state can be trimmed that far back at any time."""
+"""Positions a local layer keeps beyond its window: as far back as a state can always be trimmed."""
 
 _MAGIC = b"gemlet-kv-numpy\0"
 _VERSION = 1
@@ -23,7 +23,7 @@ _PREFIX = struct.Struct("<16sII")
 class ReferenceState:
     """Per layer, keys and values [positions, kv_heads * head_dim] in the cache's type.
 
-    Row 0 of a layer is position `_first[layer]`; a local layer forgets what neither its window nor SLACK needs.
+    Row 0 of a layer is position `_first[layer]`; local layers forget what neither its window nor SLACK needs.
     """
 
     def __init__(self, layers: tuple[CacheLayer, ...], dtype: np.dtype[Any]) -> None:
@@ -52,9 +52,10 @@ class ReferenceState:
         return self._layers == layers and self._dtype == dtype
 
     def store(self, layer: int, k: Float32, v: Float32) -> tuple[int, Float32, Float32]:
-        """Append rows to a layer; the first position there, and all its keys and values, rounded to the cache's type.
+        """Append rows to a layer, rounded to the cache's type.
 
-        The length stays until `advance`: rows of a step that failed half-way are overwritten by the next one.
+        Returns the first position the layer holds, and all its keys and values. The length stays until
+        `advance`: rows of a step that failed half-way are overwritten by the next one.
         """
         kept = self._length - self._first[layer]
         self._keys[layer] = np.concatenate([self._keys[layer][:kept], k.astype(self._dtype)])

@@ -1,7 +1,7 @@
 """Memory of a model on gemlet: resident after loading and after a long prompt, and the price of its KV state.
 
 Usage: memory.py MODEL.gguf [--context 32768] [--fill N]     --fill: positions really computed (default 2048)
-Writes benchmarks/results/memory-*.json. Linux only. The weights are packed first; what is measured is a second
+Writes benchmarks/results/memory-*.json. Linux only. The weights are packed first; measured is a second
 process that finds them packed, as every later start does.
 """
 

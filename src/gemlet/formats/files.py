@@ -61,7 +61,7 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """A JSON file that holds one object. Raises ModelFileError as `parse_json` does, or when it is too large."""
+    """A JSON file that holds one object. Raises ModelFileError, also when the file is too large."""
     data = map_file(path, at_least=2)
     if len(data) > MAX_JSON_BYTES:
         raise ModelFileError(path, "file", f"is larger than {MAX_JSON_BYTES} bytes")

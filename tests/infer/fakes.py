@@ -24,7 +24,7 @@ HIDDEN = 4
 
 def small_config(vocab_size: int = 40, context_length: int = 256) -> ModelConfig:
     return ModelConfig(
-        family="fake", vocab_size=vocab_size, hidden_size=HIDDEN, intermediate_size=8,
+        family="gemma3", vocab_size=vocab_size, hidden_size=HIDDEN, intermediate_size=8,
         layer_types=("local", "global"), num_attention_heads=1, num_key_value_heads=1, head_dim=4,
         context_length=context_length, sliding_window=4, rope_theta=1e6, rope_local_theta=1e4,
         rms_norm_eps=1e-6, attention_scale=0.5, embedding_scale=2.0, tie_word_embeddings=True,
@@ -76,7 +76,7 @@ class FakeDecoder:
     """Follows the decoder's protocol. `delay` seconds a step; `fail` may raise; `steps` are the rows run."""
 
     config: ModelConfig = field(default_factory=small_config)
-    max_rows: int = 16
+    max_rows: int = 32
     delay: float = 0.0
     stop_bias: float = 0.0
     instruction_set: str = "fake"

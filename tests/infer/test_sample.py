@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.infer.fakes import FakeDecoder
 
 from gemlet.errors import GemletError, InvalidRequestError, UnsupportedParameterError
 from gemlet.infer import sample
 from gemlet.infer.sample import Sampler, check_seed, choose, draw_seed, logprob, merge_sampling, uniform
 from gemlet.types import Sampling
+from tests.infer.fakes import FakeDecoder
 
 RANKING = FakeDecoder()
 NEUTRAL = Sampling()

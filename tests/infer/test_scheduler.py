@@ -15,6 +15,7 @@ def scheduler(step_rows=16, beside=6, sequences=3, waiting=100, limit=None):
 
 
 def plan(of):
+    of.admit()
     return [(chunk.id, chunk.rows) for chunk in of.plan()]
 
 
@@ -42,7 +43,7 @@ def test_prompts_fill_a_step_in_order_of_admission():
 def test_answers_come_first_and_prompts_beside_them_are_smaller():
     s = scheduler()
     s.submit(Job(1, 1))
-    s.plan()
+    plan(s)
     s.more(1)
     s.submit(Job(2, 100))
     assert plan(s) == [(1, 1), (2, 6)]
@@ -55,7 +56,7 @@ def test_answers_with_drafts_share_the_step():
     s = scheduler(step_rows=8, sequences=3)
     for id in (1, 2, 3):
         s.submit(Job(id, 1))
-    s.plan()
+    plan(s)
     for id in (1, 2, 3):
         s.more(id, 7)
     assert plan(s) == [(1, 6), (2, 1), (3, 1)]
@@ -68,11 +69,21 @@ def test_chunk_limits_a_prompt():
     assert plan(s) == [(1, 5), (2, 11)]
 
 
+def test_known_rows_are_skipped():
+    s = scheduler()
+    s.submit(Job(1, 30))
+    assert s.admit() == (1,) and s.admit() == ()
+    with pytest.raises(InvalidRequestError, match="skip"):
+        s.skip(1, 30)
+    s.skip(1, 29)
+    assert plan(s) == [(1, 1)]
+
+
 def test_followers_pass_the_line():
     s = scheduler(sequences=2)
     for id in (1, 2, 3):
         s.submit(Job(id, 1))
-    s.plan()
+    plan(s)
     s.follow(Job(10, 1))
     s.remove(1)
     assert plan(s) == [(10, 1)]
@@ -81,7 +92,7 @@ def test_followers_pass_the_line():
 def test_priority_and_ageing():
     s = scheduler(sequences=1)
     s.submit(Job(0, 1))
-    s.plan()
+    plan(s)
     s.submit(Job(1, 1, priority=0))
     order, running = [], 0
     for id in range(2, 40):
@@ -118,7 +129,7 @@ def test_what_can_never_run_is_refused():
 def test_the_line_is_bounded_and_cancelling_frees_a_place():
     s = scheduler(sequences=1, waiting=2)
     s.submit(Job(1, 1))
-    s.plan()
+    plan(s)
     s.submit(Job(2, 1))
     s.submit(Job(3, 1))
     with pytest.raises(QueueFullError):
@@ -166,6 +177,7 @@ class Simulation:
         self.ended += 1
 
     def step(self) -> None:
+        self.scheduler.admit()
         chunks = self.scheduler.plan()
         self.check(chunks)
         for chunk in chunks:

@@ -22,7 +22,7 @@ AGEING = 8
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a step and a queue. `bytes`: what running states may grow to together, None for no limit."""
+    """What bounds a step and a queue. `bytes`: what running states may grow to together; None: any."""
 
     step_rows: int
     prompt_rows_beside_answers: int = 64
@@ -103,7 +103,7 @@ class Scheduler:
         return len(self._running)
 
     def submit(self, job: Job) -> None:
-        """Put a job in line. QueueFullError when it is full, InvalidRequestError when the job can never run."""
+        """Put a job in line. QueueFullError when that is full, InvalidRequestError for what can never run."""
         self._check(job)
         if len(self._waiting) >= self.limits.waiting:
             hint = "try again when others have finished"
@@ -129,9 +129,29 @@ class Scheduler:
         if (sequence := self._running.pop(id, None)) is not None:
             self._price -= sequence.job.price
 
+    def admit(self) -> tuple[int, ...]:
+        """Let in what fits; the ids that run from now on."""
+        admitted = []
+        while len(self._running) < self.limits.sequences and (job := self._next()) is not None:
+            if self.limits.bytes is not None and self._price + job.price > self.limits.bytes:
+                break
+            self._waiting.pop(job.id, None)
+            self._followers.pop(job.id, None)
+            self._running[job.id] = _Running(job, job.rows)
+            self._price += job.price
+            self._admissions += 1
+            admitted.append(job.id)
+        return tuple(admitted)
+
+    def skip(self, id: int, rows: int) -> None:
+        """The first rows of an admitted prompt are known already. One at least must be left to compute."""
+        sequence = self._running[id]
+        if not 0 <= rows < sequence.pending:
+            raise InvalidRequestError(f"cannot skip {rows} of {sequence.pending} rows")
+        sequence.pending -= rows
+
     def plan(self) -> tuple[Chunk, ...]:
-        """Admit what fits and take the rows of the next step. Empty only when nothing has rows to compute."""
-        self._admit()
+        """Take the rows of the next step from what runs. Empty only when nothing has rows to compute."""
         answering = [s for s in self._running.values() if s.answering and s.pending]
         prompts = [s for s in self._running.values() if not s.answering and s.pending]
         chunks, left = [], self.limits.step_rows
@@ -160,16 +180,6 @@ class Scheduler:
         rows = min(sequence.pending, most)
         sequence.pending -= rows
         return Chunk(sequence.job.id, rows)
-
-    def _admit(self) -> None:
-        while len(self._running) < self.limits.sequences and (job := self._next()) is not None:
-            if self.limits.bytes is not None and self._price + job.price > self.limits.bytes:
-                return
-            self._waiting.pop(job.id, None)
-            self._followers.pop(job.id, None)
-            self._running[job.id] = _Running(job, job.rows)
-            self._price += job.price
-            self._admissions += 1
 
     def _next(self) -> Job | None:
         if self._followers:

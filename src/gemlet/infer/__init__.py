@@ -1,0 +1,1 @@
+"""Requests in, answers out: sampling, scheduling, the engine thread, and the public Model."""

@@ -1,0 +1,118 @@
+"""One engine thread per open model: requests of token ids go in, events of ids and numbers come out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+
+from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
+from gemlet.infer.prefixes import Prefixes
+from gemlet.infer.requests import AnswerRequest, Request, Sink
+from gemlet.infer.sample import check_sampling, check_seed
+from gemlet.infer.scheduler import Limits
+from gemlet.infer.worker import Decoder, Worker
+
+PREFIX_BYTES = 512 * 2**20
+"""Memory for the states of finished requests, unless the engine is told otherwise."""
+
+MAX_CHOICES = 128
+SECONDS_TO_STOP = 10.0
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A submitted request. It keeps the engine open."""
+
+    engine: Engine
+    id: int
+
+    def cancel(self, index: int | None = None) -> None:
+        """End the request, or one of its choices, within one step. Nothing happens when it has ended."""
+        self.engine._cancel(self.id, index)
+
+
+class Engine:
+    """Runs requests on a decoder, many at a time. Safe to use from several threads. Owns the decoder.
+
+    `context`: positions a request may take, the model's by default. `prefix_bytes`: memory for states of
+    finished requests, 0 for no reuse; a prefix shorter than `shortest_prefix` tokens is computed again.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        context: int | None = None,
+        limits: Limits | None = None,
+        prefix_bytes: int = PREFIX_BYTES,
+        shortest_prefix: int = 16,
+    ) -> None:
+        self._decoder = decoder
+        self.context = context or decoder.config.context_length
+        self._process = os.getpid()
+        limits = limits or Limits(step_rows=decoder.max_rows)
+        self._worker = Worker(decoder, limits, Prefixes(prefix_bytes, shortest_prefix))
+        # A daemon, so that a forgotten model does not keep the program from ending. The finalizer stops it
+        # when the engine is collected or the interpreter ends: the thread holds the worker, not the engine.
+        thread = threading.Thread(target=self._worker.run, name="gemlet-engine", daemon=True)
+        thread.start()
+        self._finalize = weakref.finalize(self, _stop, self._worker, thread, self._process)
+
+    def submit(self, request: Request, sink: Sink) -> Ticket:
+        """Queue a request; its events go to `sink`, on the engine's thread.
+
+        Raises InvalidRequestError, ContextLengthError with both counts, QueueFullError, ModelClosedError.
+        """
+        if os.getpid() != self._process:
+            hint = "load it again in this process"
+            raise ModelClosedError("the model was opened in another process, before a fork", hint=hint)
+        self._check(request)
+        return Ticket(self, self._worker.submit(request, sink))
+
+    def counts(self) -> tuple[int, int]:
+        """Sequences that wait and that run now."""
+        return self._worker.counts()
+
+    def close(self) -> None:
+        """End the thread; what still runs ends as cancelled. Again, or after a fork, it does nothing."""
+        self._finalize()
+
+    def _cancel(self, id: int, index: int | None) -> None:
+        if os.getpid() == self._process:  # in a forked child the lock may be held for ever
+            self._worker.cancel(id, index)
+
+    def _check(self, request: Request) -> None:
+        vocab_size = self._decoder.config.vocab_size
+        if not request.ids:
+            raise InvalidRequestError("the prompt has no tokens")
+        if not 0 <= min(request.ids) <= max(request.ids) < vocab_size:
+            wrong = next(i for i in request.ids if not 0 <= i < vocab_size)
+            raise InvalidRequestError(f"{wrong} is not a token id from 0 to {vocab_size - 1}")
+        if isinstance(request, AnswerRequest):
+            if request.max_tokens < 1:
+                raise InvalidRequestError(f"max_tokens must be at least 1, not {request.max_tokens}")
+            if not 1 <= request.n <= MAX_CHOICES:
+                raise InvalidRequestError(f"n must be from 1 to {MAX_CHOICES}, not {request.n}")
+            check_sampling(request.sampling, vocab_size)
+            check_seed(request.seed)
+        else:
+            _check_positions(request.wanted, len(request.ids))
+        if request.positions > self.context:
+            raise ContextLengthError(request.positions, self.context)
+
+
+def _check_positions(wanted: frozenset[int], length: int) -> None:
+    if not wanted:
+        raise InvalidRequestError("no position is asked for")
+    if not 0 <= min(wanted) <= max(wanted) < length:
+        raise InvalidRequestError(f"positions must be from 0 to {length - 1}")
+
+
+def _stop(worker: Worker, thread: threading.Thread, process: int) -> None:
+    if os.getpid() != process:
+        return
+    worker.stop()
+    if threading.current_thread() is not thread:
+        thread.join(SECONDS_TO_STOP)

@@ -1,0 +1,151 @@
+"""The sequences that run: what each has read, what rows it wants results for, and what it makes of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet.infer.requests import AnswerRequest, Event, Outputs, PromptRequest, Request, Sink, Token
+from gemlet.infer.sample import Alternatives, Ranking, Sampler, logprob
+from gemlet.ops.batch import State
+
+Row = NDArray[np.float32]
+
+
+class Call:
+    """A request on its way through the engine, with the choices that have not ended."""
+
+    def __init__(self, id: int, request: Request, price: int, sink: Sink) -> None:
+        self.id = id
+        self.request = request
+        self.price = price
+        self.open = set(range(request.n if isinstance(request, AnswerRequest) else 1))
+        self.deaf = False
+        self._sink = sink
+
+    def emit(self, event: Event) -> None:
+        """Hand an event on. A receiver that has gone away makes the call deaf: nobody needs its results."""
+        if self.deaf:
+            return
+        try:
+            self._sink(event)
+        except Exception:
+            self.deaf = True
+
+    def end(self, index: int, event: Event | None = None) -> None:
+        """A choice has ended, with a last event unless that was emitted already."""
+        if index in self.open:
+            self.open.discard(index)
+            if event is not None:
+                self.emit(event)
+
+
+class SharedState:
+    """A state that several choices continue: each takes a copy, the last one the state itself."""
+
+    def __init__(self, state: State, users: int) -> None:
+        self._state = state
+        self._users = users
+
+    def take(self) -> State:
+        self._users -= 1
+        return self._state if self._users == 0 else self._state.copy()
+
+    def leave(self) -> None:
+        self._users -= 1
+
+
+class AnswerSequence:
+    """One choice of an answer. `ids` grow by every token that has to be read."""
+
+    def __init__(self, id: int, call: Call, request: AnswerRequest, index: int, ranking: Ranking) -> None:
+        self.id = id
+        self.call = call
+        self.request = request
+        self.index = index
+        self.ids = list(request.ids)
+        self.state: State | None = None
+        self.source: SharedState | None = None
+        self._ranking = ranking
+        self._sampler = Sampler(
+            request.sampling, seed=request.seed, choice=index, prompt_ids=request.ids, ranking=ranking
+        )
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether the prompt is not answered yet."""
+        return len(self.ids) == len(self.request.ids)
+
+    def wanted(self, start: int, rows: int) -> tuple[list[int], list[int]]:
+        """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""
+        last = len(self.ids) - 1
+        return ([last] if start <= last < start + rows else []), []
+
+    def answer(self, row: Row) -> bool:
+        """Choose the next token and emit it; whether the choice goes on."""
+        request, position = self.request, len(self.ids)
+        token = self._sampler.choose(row, position)
+        value: float | None = None
+        top: Alternatives = ()
+        if request.logprobs is not None:
+            value, top = logprob(row, token, request.logprobs, self._ranking)
+        finish: Literal["stop", "length"] | None = None
+        if token in request.stop_ids:
+            finish = "stop"
+        elif position + 1 == request.positions:
+            finish = "length"
+        self.call.emit(Token(time.perf_counter(), self.index, token, value, top, finish))
+        if finish is None:
+            self.ids.append(token)
+        return finish is None
+
+
+class PromptSequence:
+    """The reading of a prompt whose positions are asked for."""
+
+    index = 0
+    source: SharedState | None = None
+
+    def __init__(
+        self, call: Call, request: PromptRequest, ranking: Ranking, vocab_size: int, hidden_size: int
+    ) -> None:
+        self.id = call.id
+        self.call = call
+        self.request = request
+        self.ids = list(request.ids[: request.rows])
+        self.state: State | None = None
+        self._ranking = ranking
+        self._scored = request.scored
+        self._logit_rows = {position: i for i, position in enumerate(request.logits)}
+        self._hidden_rows = {position: i for i, position in enumerate(request.hidden)}
+        self._logits = np.empty((len(request.logits), vocab_size), np.float32)
+        self._hidden = np.empty((len(request.hidden), hidden_size), np.float32)
+        self._logprobs: list[float] = []
+        self._greedy: list[bool] = []
+
+    def wanted(self, start: int, rows: int) -> tuple[list[int], list[int]]:
+        """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""
+        span = range(start, start + rows)
+        logits = [p for p in span if p in self._logit_rows or p in self._scored]
+        return logits, [p for p in span if p in self._hidden_rows]
+
+    def read(self, logits: dict[int, Row], hidden: dict[int, Row], finished: bool) -> None:
+        """Take the rows of a step, by position; emit the outputs after the last step."""
+        for position, row in logits.items():
+            if position in self._logit_rows:
+                self._logits[self._logit_rows[position]] = row
+            if position in self._scored:
+                target = self.request.ids[position + 1]
+                self._logprobs.append(logprob(row, target, 0, self._ranking)[0])
+                self._greedy.append(int(np.argmax(row)) == target)
+        for position, row in hidden.items():
+            self._hidden[self._hidden_rows[position]] = row
+        if finished:
+            self.call.emit(Outputs(self._logits, self._hidden, tuple(self._logprobs), tuple(self._greedy)))
+
+
+Sequence = AnswerSequence | PromptSequence
+

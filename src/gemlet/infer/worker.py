@@ -1,0 +1,296 @@
+"""The engine's thread: admits, plans and runs steps, and hands their results to the sequences."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from gemlet.errors import GemletError, ModelClosedError
+from gemlet.infer.prefixes import Prefixes
+from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
+from gemlet.infer.sample import Ranking
+from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
+from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
+from gemlet.model.config import ModelConfig
+from gemlet.ops.batch import Batch, State, StepOutput
+
+SNAPSHOT_ROWS = 128
+"""Newly computed prompt rows from which on the prompt's own state is kept, for a second answer to it."""
+
+WIDE_CHUNK = 64
+"""Rows a step takes of a prompt that wants logits of many: one row of logits is a mebibyte."""
+
+
+class Decoder(Ranking, Protocol):
+    """What the engine needs of `model.decoder.Decoder`."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def max_rows(self) -> int: ...
+    def new_state(self) -> State: ...
+    def step(self, batch: Batch) -> StepOutput: ...
+    def kv_bytes(self, positions: int) -> int: ...
+    def close(self) -> None: ...
+
+
+class Worker:
+    """Owns the decoder and every sequence. `run` is the loop, its other methods are for other threads."""
+
+    def __init__(self, decoder: Decoder, limits: Limits, prefixes: Prefixes) -> None:
+        self._decoder = decoder
+        self._prefixes = prefixes
+        self._changed = threading.Condition()  # guards the scheduler, _calls and what follows
+        self._scheduler = Scheduler(limits)
+        self._calls: dict[int, Call] = {}
+        self._cancelled: list[tuple[int, int | None]] = []
+        self._stopping = False
+        self._broken: Exception | None = None
+        self._ids = itertools.count()
+        self._sequences: dict[int, Sequence] = {}  # the thread's own
+
+    def submit(self, request: Request, sink: Sink) -> int:
+        """Put a request in line; its id. Raises when the line is full or the loop has ended."""
+        price = self._decoder.kv_bytes(request.positions)
+        wide = not isinstance(request, AnswerRequest) and len(request.wanted) > 1
+        with self._changed:
+            if self._broken is not None:
+                raise GemletError(f"the engine has stopped: {self._broken!r}", hint="load the model again")
+            if self._stopping:
+                raise ModelClosedError("the model is closed", hint="load it again")
+            call = Call(next(self._ids), request, price, sink)
+            chunk = WIDE_CHUNK if wide else None
+            self._scheduler.submit(Job(call.id, request.rows, price, request.priority, chunk))
+            self._calls[call.id] = call
+            self._changed.notify()
+        return call.id
+
+    def cancel(self, id: int, index: int | None = None) -> None:
+        """End a request, or one of its choices, before the next step."""
+        with self._changed:
+            if id in self._calls:
+                self._cancelled.append((id, index))
+                self._changed.notify()
+
+    def stop(self) -> None:
+        """End the loop before the next step."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def counts(self) -> tuple[int, int]:
+        """Sequences that wait and that run."""
+        with self._changed:
+            return self._scheduler.waiting, self._scheduler.running
+
+    def run(self) -> None:
+        """Run steps until `stop`. Whatever happens, every request gets its last event."""
+        try:
+            while self._turn():
+                pass
+        except Exception as error:  # a defect of the loop itself: say so, let nobody wait
+            self._broken = error
+        finally:
+            self._end_everything()
+            self._decoder.close()
+
+    def _turn(self) -> bool:
+        with self._changed:
+            while self._scheduler.idle and not self._stopping:
+                self._changed.wait()
+            if self._stopping:
+                return False
+            cancelled, self._cancelled = self._cancelled, []
+        for id, index in cancelled:
+            self._cancel(id, index)
+        with self._changed:
+            admitted = self._scheduler.admit()
+        for id in admitted:
+            self._start(id)
+        with self._changed:
+            chunks = self._scheduler.plan()
+            stuck = not (chunks or admitted or cancelled or self._scheduler.idle)
+        if stuck:
+            raise AssertionError("requests wait, but the scheduler plans nothing")
+        if chunks:
+            self._step(chunks)
+        return True
+
+    def _start(self, id: int) -> None:
+        """Give an admitted sequence its state."""
+        call = self._calls[id] if id in self._calls else self._sequences[id].call
+        try:
+            sequence = self._sequences.get(id) or self._first_sequence(call)
+            if sequence.source is not None:
+                sequence.state, sequence.source = sequence.source.take(), None
+                return
+            found = self._prefixes.find(sequence.ids, call.request.reusable)
+            sequence.state = found.state or self._decoder.new_state()
+            cached = sequence.state.length
+            with self._changed:
+                self._scheduler.skip(id, cached)
+            call.emit(Started(time.perf_counter(), cached, found.reason))
+        except Exception as error:
+            self._fail(call, error)
+
+    def _first_sequence(self, call: Call) -> Sequence:
+        request, config = call.request, self._decoder.config
+        sequence: Sequence
+        if isinstance(request, AnswerRequest):
+            sequence = AnswerSequence(call.id, call, request, 0, self._decoder)
+        else:
+            sequence = PromptSequence(call, request, self._decoder, config.vocab_size, config.hidden_size)
+        self._sequences[call.id] = sequence
+        return sequence
+
+    def _step(self, chunks: Iterable[Chunk]) -> None:
+        running = [(self._sequences[chunk.id], chunk.rows) for chunk in chunks]
+        spans = [(sequence, _length(sequence), rows) for sequence, rows in running]
+        wanted = [sequence.wanted(start, rows) for sequence, start, rows in spans]
+        try:
+            output = self._decoder.step(_batch(spans, wanted))
+        except Exception as error:
+            for call in {id(s.call): s.call for s, _, _ in spans}.values():
+                self._fail(call, error)
+            return
+        logits, hidden = iter(output.logits), iter(output.hidden)
+        for (sequence, _, _), (logit_positions, hidden_positions) in zip(spans, wanted, strict=True):
+            of_logits = {position: next(logits) for position in logit_positions}
+            of_hidden = {position: next(hidden) for position in hidden_positions}
+            if sequence.id not in self._sequences:
+                continue  # another choice of the same request failed in this step
+            try:
+                self._receive(sequence, of_logits, of_hidden)
+            except Exception as error:
+                self._fail(sequence.call, error)
+            if sequence.call.deaf:
+                self._cancel(sequence.call.id, None)
+
+    def _receive(self, sequence: Sequence, logits: dict[int, Row], hidden: dict[int, Row]) -> None:
+        if isinstance(sequence, PromptSequence):
+            finished = _length(sequence) == len(sequence.ids)
+            sequence.read(logits, hidden, finished)
+            if finished:
+                self._end(sequence)
+        elif logits:
+            (row,) = logits.values()
+            if sequence.in_prompt:
+                self._begin_answers(sequence, row)
+            elif sequence.answer(row):
+                self._more(sequence)
+            else:
+                self._end(sequence)
+
+    def _begin_answers(self, first: AnswerSequence, row: Row) -> None:
+        """The prompt is read: every choice takes its first token from one row, and a copy of the state."""
+        call, request, state = first.call, first.request, first.state
+        assert state is not None
+        if len(first.ids) >= SNAPSHOT_ROWS:
+            self._prefixes.keep(first.ids, state.copy())
+        choices = [
+            first if i == 0 else AnswerSequence(next(self._ids), call, request, i, self._decoder)
+            for i in sorted(call.open)
+        ]
+        going = []
+        for choice in choices:
+            if choice.answer(row):
+                going.append(choice)
+            else:
+                call.end(choice.index)
+        if going and going != [first]:
+            shared = SharedState(state, len(going))
+            first.state = shared.take() if first in going else None
+            for choice in going:
+                if choice is not first:
+                    choice.source = shared
+                    self._sequences[choice.id] = choice
+                    with self._changed:
+                        self._scheduler.follow(Job(choice.id, 1, call.price))
+        if first in going:
+            self._more(first)
+        else:
+            self._retire(first)
+        self._close_call(call)
+
+    def _more(self, sequence: Sequence) -> None:
+        with self._changed:
+            self._scheduler.more(sequence.id)
+
+    def _end(self, sequence: Sequence) -> None:
+        self._retire(sequence)
+        sequence.call.end(sequence.index)
+        self._close_call(sequence.call)
+
+    def _retire(self, sequence: Sequence, keep: bool = True) -> None:
+        """Take a sequence out; its state may serve a later prompt."""
+        del self._sequences[sequence.id]
+        with self._changed:
+            self._scheduler.remove(sequence.id)
+        if sequence.source is not None:
+            sequence.source.leave()
+        if keep and sequence.state is not None and sequence.state.length > 0:
+            self._prefixes.keep(sequence.ids[: sequence.state.length], sequence.state)
+        sequence.state = sequence.source = None
+
+    def _cancel(self, id: int, index: int | None) -> None:
+        call = self._calls.get(id)
+        if call is None:
+            return
+        for choice in sorted(call.open) if index is None else [index]:
+            call.end(choice, Cancelled(choice))
+        for sequence in [s for s in self._sequences.values() if s.call is call]:
+            # Before the answers begin, the first choice's sequence reads the prompt for all of them.
+            reads_for_others = call.open and isinstance(sequence, AnswerSequence) and sequence.in_prompt
+            if sequence.index not in call.open and not reads_for_others:
+                self._retire(sequence)
+        self._close_call(call)
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        """End a whole request with an error. Its states may be half-way through a step: they are not kept."""
+        for sequence in [s for s in self._sequences.values() if s.call is call]:
+            self._retire(sequence, keep=False)
+        call.open.clear()
+        call.emit(Failed(error))
+        self._close_call(call)
+
+    def _close_call(self, call: Call) -> None:
+        if not call.open:
+            with self._changed:
+                self._scheduler.remove(call.id)
+                self._calls.pop(call.id, None)
+
+    def _end_everything(self) -> None:
+        with self._changed:
+            self._stopping = True
+            calls = list(self._calls.values())
+        for call in calls:
+            if self._broken is not None:
+                self._fail(call, self._broken)
+            else:
+                self._cancel(call.id, None)
+
+
+def _length(sequence: Sequence) -> int:
+    assert sequence.state is not None
+    return sequence.state.length
+
+
+def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int], list[int]]]) -> Batch:
+    ids: list[int] = []
+    positions: list[int] = []
+    logits: list[int] = []
+    hidden: list[int] = []
+    for (sequence, start, rows), (of_logits, of_hidden) in zip(spans, wanted, strict=True):
+        offset = len(ids) - start
+        ids += sequence.ids[start : start + rows]
+        positions += range(start, start + rows)
+        logits += [position + offset for position in of_logits]
+        hidden += [position + offset for position in of_hidden]
+    states = tuple(sequence.state for sequence, _, _ in spans if sequence.state is not None)
+    vectors = [np.asarray(values, np.int32) for values in (ids, positions, logits, hidden)]
+    return Batch(vectors[0], vectors[1], states, tuple(rows for _, _, rows in spans), vectors[2], vectors[3])

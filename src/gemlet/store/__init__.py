@@ -1,0 +1,1 @@
+"""Where models are: references, settings, what is on this machine."""

@@ -1,0 +1,408 @@
+"""The engine equals one sequence alone, whatever surrounds a request; and nothing makes it hang."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+
+from gemlet.errors import (
+    ContextLengthError,
+    GemletError,
+    InvalidRequestError,
+    ModelClosedError,
+    QueueFullError,
+)
+from gemlet.infer.engine import Engine
+from gemlet.infer.requests import AnswerRequest, PromptRequest
+from gemlet.infer.scheduler import Limits
+from gemlet.types import Sampling
+from tests.infer.fakes import STOP, FakeDecoder
+from tests.infer.naive import Running
+
+WARM = Sampling(top_k=20, top_p=0.95)
+
+
+def answer(ids, max_tokens=10, sampling=WARM, seed=1, stop_ids=frozenset({STOP}), **more) -> AnswerRequest:
+    return AnswerRequest(tuple(ids), max_tokens, sampling, seed, stop_ids=stop_ids, **more)
+
+
+@pytest.fixture
+def make():
+    """Engines that are closed after the test."""
+    engines = []
+
+    def build(decoder=None, **options):
+        options.setdefault("shortest_prefix", 2)
+        engines.append(Engine(decoder or FakeDecoder(), **options))
+        return engines[-1]
+
+    yield build
+    for engine in engines:
+        engine.close()
+
+
+def random_request(rng: random.Random, earlier: list[Running]) -> AnswerRequest | PromptRequest:
+    ids = [2, *(rng.randrange(40) for _ in range(rng.randint(0, 40)))]
+    if earlier and rng.random() < 0.6:  # continue, or branch off, something seen before
+        before = rng.choice(earlier)
+        said = [token for token, *_ in before.tokens.get(0, [])]
+        seen = [*before.request.ids, *said]
+        ids = seen[: rng.randint(1, len(seen))] + ids[1:]
+    ids = tuple(ids[:100])
+    if rng.random() < 0.3:
+        some = tuple(sorted(rng.sample(range(len(ids)), rng.randint(0, len(ids)))))
+        score_from = rng.randint(1, len(ids) - 1) if len(ids) > 1 and rng.random() < 0.6 else None
+        hidden = some if rng.random() < 0.5 else ()
+        return PromptRequest(ids, some or (len(ids) - 1,), hidden, score_from)
+    sampling = rng.choice(
+        [WARM, Sampling(temperature=0.0), Sampling(min_p=0.1), Sampling(repetition_penalty=1.3, top_k=5)]
+    )
+    return answer(
+        ids, rng.randint(1, 30), sampling, rng.randint(0, 5), n=rng.choice([1, 1, 1, 2, 5]),
+        logprobs=rng.choice([None, 0, 3]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equal_to_one_sequence_alone(make, seed):
+    """Random requests, chunk sizes, neighbours, forks, cancellations and prefix hits change no bit."""
+    rng = random.Random(seed)
+    decoder = FakeDecoder(max_rows=rng.choice([8, 16, 64]), stop_bias=rng.choice([-1.0, 2.0]))
+    limits = Limits(decoder.max_rows, rng.choice([1, 8]), rng.choice([1, 2, 7]))
+    engine = make(decoder, limits=limits, prefix_bytes=rng.choice([0, 3000, 2**20]))
+    done: list[Running] = []
+    for _ in range(6):
+        batch = [Running.submit(engine, random_request(rng, done)) for _ in range(rng.randint(1, 10))]
+        for running in batch:
+            if rng.random() < 0.15:
+                for _ in range(rng.randint(0, 3)):
+                    if not running.finished:
+                        running.take()
+                running.ticket.cancel(rng.choice([None, 0]))
+        done += [running.wait() for running in batch]
+    for running in done:
+        running.check(decoder)
+    assert engine.counts() == (0, 0)
+    if engine.context and limits.sequences > 1:
+        assert any(len(rows) > 1 for rows in decoder.steps)  # requests really shared steps
+
+
+def test_a_whole_prompt_seen_before_computes_one_row(make):
+    decoder = FakeDecoder()
+    engine = make(decoder)
+    ids = range(2, 32)
+    first = Running.submit(engine, answer(ids, 3, stop_ids=frozenset())).wait()
+    assert first.started.cached_tokens == 0
+    assert first.started.cache_miss_reason == "no earlier request shares the beginning"
+    decoder.steps.clear()
+    again = Running.submit(engine, answer(ids, 3, stop_ids=frozenset())).wait()
+    assert again.started.cached_tokens == 29 and again.started.cache_miss_reason is None
+    assert decoder.steps == [(1,), (1,), (1,)]
+    assert again.tokens == first.tokens
+
+
+def test_prefix_too_far_back_is_a_miss_with_its_reason(make):
+    engine = make()
+    ids = list(range(2, 32))
+    Running.submit(engine, answer(ids, 30, stop_ids=frozenset())).wait()  # the state is 29 tokens further
+    missed = Running.submit(engine, answer(ids, 3)).wait()
+    assert missed.started.cached_tokens == 0
+    assert "of 29 shared tokens the local layers keep too little" in missed.started.cache_miss_reason
+
+
+def test_a_long_prompt_keeps_a_state_of_its_own(make):
+    decoder = FakeDecoder()
+    engine = make(decoder)
+    ids = [2 + i % 30 for i in range(130)]
+    Running.submit(engine, answer(ids, 30, stop_ids=frozenset())).wait()
+    assert Running.submit(engine, answer(ids, 3)).wait().started.cached_tokens == 129
+
+
+def test_reuse_switched_off_says_so(make):
+    engine = make(prefix_bytes=0)
+    Running.submit(engine, answer([2, 3, 4])).wait()
+    again = Running.submit(engine, answer([2, 3, 4])).wait()
+    assert again.started.cached_tokens == 0
+    assert again.started.cache_miss_reason == "prefix reuse is switched off"
+
+
+def test_choices_share_one_prefill(make):
+    decoder = FakeDecoder(max_rows=64)
+    engine = make(decoder)
+    running = Running.submit(engine, answer(range(2, 32), 4, n=5, stop_ids=frozenset())).wait()
+    running.check(decoder)
+    assert decoder.steps[0] == (30,)
+    assert sum(sum(rows) for rows in decoder.steps) == 30 + 5 * 3
+    assert len({tuple(tokens) for tokens in running.tokens.values()}) > 1
+
+
+def test_cancel_ends_within_one_step(make):
+    decoder = FakeDecoder(delay=0.01)
+    engine = make(decoder)
+    running = Running.submit(engine, answer([2], 200, stop_ids=frozenset()))
+    while not running.tokens:
+        running.take()
+    running.ticket.cancel()
+    steps = len(decoder.steps)
+    running.wait()
+    assert running.ended == {0: "cancelled"}
+    assert len(decoder.steps) <= steps + 1
+    running.ticket.cancel()  # ended already: nothing happens
+
+
+def test_cancel_one_choice_and_leave_the_others(make):
+    decoder = FakeDecoder(delay=0.002)
+    engine = make(decoder)
+    running = Running.submit(engine, answer([2, 3], 40, n=3, stop_ids=frozenset()))
+    while len(running.tokens) < 3:
+        running.take()
+    running.ticket.cancel(1)
+    running.wait()
+    assert running.ended == {0: "length", 1: "cancelled", 2: "length"}
+    running.check(decoder)
+
+
+def test_cancelling_the_first_choice_before_the_answers_begin(make):
+    decoder = FakeDecoder(max_rows=8)
+    engine = make(decoder, limits=Limits(8, 8, 4))
+    decoder.gate = threading.Event()
+    running = Running.submit(engine, answer(range(2, 32), 4, n=2, stop_ids=frozenset()))
+    running.take()
+    running.ticket.cancel(0)
+    decoder.gate.set()
+    running.wait()
+    assert running.ended == {0: "cancelled", 1: "length"}
+    running.check(decoder)
+
+
+def test_cancel_while_waiting(make):
+    decoder = FakeDecoder()
+    decoder.gate = threading.Event()
+    engine = make(decoder, limits=Limits(32, 16, 1))
+    first = Running.submit(engine, answer([2], 3))
+    second = Running.submit(engine, answer([2], 3, n=2))
+    second.ticket.cancel()
+    decoder.gate.set()
+    assert second.wait().ended == {0: "cancelled", 1: "cancelled"}
+    first.wait().check(decoder)
+
+
+def test_full_queue(make):
+    decoder = FakeDecoder()
+    decoder.gate = threading.Event()
+    engine = make(decoder, limits=Limits(32, 16, sequences=1, waiting=2))
+    running = [Running.submit(engine, answer([2], 2))]
+    running[0].take()  # it runs: the line is empty
+    running += [Running.submit(engine, answer([2], 2)) for _ in range(2)]
+    with pytest.raises(QueueFullError) as caught:
+        Running.submit(engine, answer([2], 2))
+    assert caught.value.http_status == 429
+    decoder.gate.set()
+    for one in running:
+        one.wait().check(decoder)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (answer([]), "no tokens"),
+        (answer([2, 40]), "40 is not a token id"),
+        (answer([-1]), "-1 is not a token id"),
+        (answer([2], 0), "max_tokens"),
+        (answer([2], n=0), "n must be"),
+        (answer([2], sampling=Sampling(top_p=2)), "top_p"),
+        (answer([2], seed="x"), "seed"),
+        (PromptRequest((2, 3)), "no position"),
+        (PromptRequest((2, 3), logits=(2,)), "positions must be"),
+        (PromptRequest((2, 3), score_from=0), "positions must be"),
+        (PromptRequest((2, 3), score_from=2), "no position"),
+    ],
+)
+def test_bad_requests_never_reach_a_step(make, request_, message):
+    decoder = FakeDecoder()
+    with pytest.raises(InvalidRequestError, match=message):
+        make(decoder).submit(request_, print)
+    assert not decoder.steps
+
+
+def test_context_error_has_both_numbers(make):
+    engine = make(context=20)
+    with pytest.raises(ContextLengthError) as caught:
+        engine.submit(answer(range(2, 17), 6), print)
+    assert (caught.value.needed, caught.value.context) == (21, 20)
+    Running.submit(engine, answer(range(2, 17), 5, stop_ids=frozenset())).wait()
+
+
+def test_memory_is_priced_before_it_is_used(make):
+    engine = make(limits=Limits(32, bytes=16 * 20))
+    with pytest.raises(InvalidRequestError, match="336 bytes"):
+        engine.submit(answer([2], 20), print)
+    running = [Running.submit(engine, answer([2], 15, stop_ids=frozenset())) for _ in range(3)]
+    for one in running:
+        one.wait()
+
+
+def test_a_failing_step_fails_its_requests_and_the_engine_goes_on(make):
+    decoder = FakeDecoder()
+    engine = make(decoder)
+
+    def fail(batch):
+        if 13 in batch.ids:
+            raise MemoryError("no room")
+
+    decoder.fail = fail
+    bad = Running.submit(engine, answer([2, 13, 5], 3, n=2)).wait()
+    assert isinstance(bad.error, MemoryError)
+    good = Running.submit(engine, answer([2, 3, 5], 1)).wait()
+    good.check(decoder)
+    assert engine.counts() == (0, 0)
+
+
+def test_failing_choice_takes_its_siblings_with_it(make):
+    decoder = FakeDecoder()
+    engine = make(decoder)
+
+    def fail(batch):
+        if len(batch.ids) > 1 and batch.positions[0] > 3:
+            raise RuntimeError("broken")
+
+    decoder.fail = fail
+    bad = Running.submit(engine, answer([2], 40, n=4, stop_ids=frozenset())).wait()
+    assert str(bad.error) == "broken"
+    assert engine.counts() == (0, 0)
+
+
+def test_a_defect_of_the_loop_reaches_everyone(make, monkeypatch):
+    decoder = FakeDecoder()
+    engine = make(decoder)
+    monkeypatch.setattr(engine._worker, "_step", lambda chunks: 1 / 0)
+    running = [Running.submit(engine, answer([2], 3)) for _ in range(2)]
+    assert isinstance(running[0].wait().error, ZeroDivisionError)
+    deadline = time.monotonic() + 10
+    while not decoder.closed and time.monotonic() < deadline:
+        time.sleep(0.001)
+    with pytest.raises(GemletError, match="the engine has stopped"):
+        engine.submit(answer([2], 3), print)
+
+
+def test_a_receiver_that_has_gone_away_is_cancelled(make):
+    decoder = FakeDecoder()
+    engine = make(decoder)
+    seen = []
+
+    def sink(event):
+        seen.append(event)
+        if len(seen) == 3:
+            raise RuntimeError("Event loop is closed")
+
+    engine.submit(answer([2], 200, stop_ids=frozenset()), sink)
+    deadline = time.monotonic() + 10
+    while engine.counts() != (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert engine.counts() == (0, 0) and len(seen) == 3
+    Running.submit(engine, answer([2, 3], 3)).wait().check(decoder)
+
+
+def test_close_ends_running_requests_and_is_idempotent():
+    decoder = FakeDecoder(delay=0.005)
+    engine = Engine(decoder)
+    running = Running.submit(engine, answer([2], 200, stop_ids=frozenset()))
+    waiting = Running.submit(engine, PromptRequest((2, 3), (1,)))
+    waiting.wait()
+    engine.close()
+    engine.close()
+    assert running.wait().ended == {0: "cancelled"}
+    assert decoder.closed
+    with pytest.raises(ModelClosedError):
+        engine.submit(answer([2]), print)
+    running.ticket.cancel()
+
+
+def test_a_forgotten_engine_ends_its_thread():
+    decoder = FakeDecoder()
+    engine = Engine(decoder)
+    Running.submit(engine, answer([2], 3)).wait()
+    gone = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert gone() is None and decoder.closed
+
+
+def test_requests_from_many_threads(make):
+    decoder = FakeDecoder(max_rows=64)
+    engine = make(decoder, limits=Limits(64, 64, 4))
+    failures = []
+
+    def work(number):
+        try:
+            for i in range(10):
+                Running.submit(engine, answer([2, number, i], 5, seed=i)).wait().check(decoder)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_after_fork_the_child_is_told_and_can_open_its_own():
+    """In the child: use raises, close and cancel do nothing, a new engine works. The parent goes on."""
+    script = """
+        import os, warnings
+        warnings.simplefilter("ignore")
+        from gemlet.errors import ModelClosedError
+        from tests.infer.test_engine import Engine, FakeDecoder, Running, answer
+        decoder = FakeDecoder(delay=0.002)
+        engine = Engine(decoder)
+        running = Running.submit(engine, answer([2], 100, stop_ids=frozenset()))
+        running.take()
+        child = os.fork()
+        if child == 0:
+            try:
+                engine.submit(answer([2]), print)
+                os._exit(1)
+            except ModelClosedError as error:
+                assert "load it again" in str(error)
+            running.ticket.cancel()
+            engine.close()
+            fresh = Engine(FakeDecoder())
+            Running.submit(fresh, answer([2, 3])).wait().check(decoder)
+            fresh.close()
+            raise SystemExit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        running.wait().check(decoder)
+        assert running.ended == {0: "length"}
+    """
+    assert run_script(script).returncode == 0
+
+
+def test_the_interpreter_ends_while_requests_run():
+    script = """
+        from tests.infer.test_engine import Engine, FakeDecoder, Running, answer
+        engine = Engine(FakeDecoder(delay=0.02))
+        Running.submit(engine, answer([2], 200, stop_ids=frozenset())).take()
+        print("end")
+    """
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.getcwd()])}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
+
+

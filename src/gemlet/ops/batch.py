@@ -82,6 +82,8 @@ class Batch:
         hidden: Literal["last", "all", "none"] = "none",
     ) -> Batch:
         """The batch that feeds each state its ids, asking for the last row of each, all rows, or none."""
+        if not parts:
+            raise InvalidRequestError("batch: it is empty")
         pieces = [np.asarray(ids, dtype=np.int32) for _, ids in parts]
         rows = tuple(len(piece) for piece in pieces)
         starts = (

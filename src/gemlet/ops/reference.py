@@ -26,16 +26,18 @@ class ReferenceOperations:
         self.outputs: dict[Rows, Float32] = {}
 
     def embed(self, table: Packed, scale: float) -> Float32:
-        return self._unpacked(table)[self._batch.ids] * np.float32(scale)
+        rows: Float32 = self._unpacked(table)[self._batch.ids] * np.float32(scale)
+        return rows
 
     def norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
-        groups = x.reshape(len(x), -1, len(weight))
+        groups = x.reshape(len(x), x.shape[1] // len(weight), len(weight))
         mean_square = np.mean(groups * groups, axis=-1, keepdims=True)
         normed: Float32 = groups / np.sqrt(mean_square + np.float32(eps)) * weight
         return normed.reshape(x.shape)
 
     def linear(self, x: Float32, weight: Packed, precise: bool = False) -> Float32:
-        return x @ self._unpacked(weight).T
+        product: Float32 = x @ self._unpacked(weight).T
+        return product
 
     def rope(self, x: Float32, head_dim: int, theta: float) -> Float32:
         # Frequencies and angles are rounded to float32, as the oracle does: at position 30,000 that moves an
@@ -44,7 +46,7 @@ class ReferenceOperations:
         frequencies = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
         angles = self._batch.positions[:, None, None].astype(np.float32) * frequencies
         cos, sin = np.cos(angles), np.sin(angles)
-        heads = x.reshape(len(x), -1, head_dim)
+        heads = x.reshape(len(x), x.shape[1] // head_dim, head_dim)
         left, right = heads[..., : head_dim // 2], heads[..., head_dim // 2 :]
         return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).reshape(x.shape)
 
@@ -79,13 +81,15 @@ class ReferenceOperations:
 
     def gelu_gate(self, gate: Float32, up: Float32) -> Float32:
         inner = np.float32(np.sqrt(2 / np.pi)) * (gate + np.float32(0.044715) * gate * gate * gate)
-        return np.float32(0.5) * gate * (np.float32(1) + np.tanh(inner)) * up
+        gated: Float32 = np.float32(0.5) * gate * (np.float32(1) + np.tanh(inner)) * up
+        return gated
 
     def add(self, x: Float32, y: Float32) -> Float32:
         return x + y
 
     def select(self, x: Float32, rows: Rows) -> Float32:
-        return x[getattr(self._batch, rows)]
+        wanted: Float32 = x[self._batch.logits if rows == "logits" else self._batch.hidden]
+        return wanted
 
     def output(self, name: Rows, x: Float32) -> None:
         self.outputs[name] = x
@@ -124,7 +128,7 @@ class ReferenceExecutor:
 
     @property
     def cache_type(self) -> str:
-        return self._dtype.name
+        return str(self._dtype)
 
     def new_state(self) -> ReferenceState:
         return ReferenceState(self._program.layers, self._dtype)

@@ -1,0 +1,77 @@
+"""Writes docs/reference/cli.md from the parsers of the verbs.
+
+Usage: cli_reference.py [--check]     --check writes nothing and fails where the file differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gemlet.cli.main import VERBS, verb_parser
+
+TARGET = Path(__file__).resolve().parent.parent / "docs/reference/cli.md"
+HEAD = """# Command line
+
+Written by `scripts/cli_reference.py` from the help texts; `gemlet help VERB` prints the same.
+
+Exit codes: 0 done, 1 other errors, 2 wrong request, 3 model file, 4 model not found, 5 licence,
+6 missing extra, 7 configuration, 8 saved state, 9 model closed, 10 queue full, 130 stopped with Ctrl-C,
+141 the reader of the output went away. With `--json` an error is `{"error": {"type", "message", "hint",
+"exit_code"}}` on standard output. `GEMLET_DEBUG=1` adds tracebacks.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where the file differs")
+    check = parser.parse_args().check
+    text = reference()
+    if TARGET.is_file() and TARGET.read_text() == text:
+        return 0
+    if check:
+        print("docs/reference/cli.md differs from the parsers; run scripts/cli_reference.py")
+        return 1
+    TARGET.write_text(text)
+    return 0
+
+
+def reference() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(line for verb in VERBS for line in verb_section(verb))]) + "\n"
+
+
+def verb_section(verb: str) -> Iterator[str]:
+    """One verb: what it does, its examples, and a table of flags for each group."""
+    parser = verb_parser(verb)
+    examples = str(parser.epilog).split("\n")[1:]
+    yield from [f"## gemlet {verb}", "", str(parser.description), ""]
+    yield from ["```sh", *(line.strip() for line in examples), "```", ""]
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.dest != "help"]
+        if actions:
+            title = {"positional arguments": "arguments", "options": "other"}.get(
+                str(group.title), group.title
+            )
+            yield from [f"| {title} | |", "| --- | --- |", *map(row, actions), ""]
+
+
+def row(action: argparse.Action) -> str:
+    """One flag or argument as a row."""
+    value = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest))
+    if not action.option_strings:
+        shown = value
+    elif action.nargs == 0:
+        shown = ", ".join(action.option_strings)
+    else:
+        many = {"+": f"{value}…", "?": f"[{value}]"}.get(str(action.nargs), value)
+        shown = f"{', '.join(action.option_strings)} {many}"
+    return f"| `{shown.replace('|', chr(92) + '|')}` | {action.help} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""`gemlet show`: what a model file is, read from its header; no weights are loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from gemlet.types import as_dict
+
+if TYPE_CHECKING:
+    from gemlet.model.sources import Source
+
+DESCRIPTION = "Describe a model: architecture, types and sizes, licence, tokenizer, chat format, memory."
+EXAMPLES = (
+    "gemlet show",
+    "gemlet show ~/models/gemma-3-1b-it-q4_0.gguf",
+    "gemlet show --json | jq .kv_bytes",
+)
+
+CONTEXTS = (512, 2048, 8192, 32768)
+"""Context lengths, in tokens, at which the key-value memory is priced."""
+
+TERMS = {"gemma": "the Gemma Terms of Use, ai.google.dev/gemma/terms"}
+"""What a licence named in a file is, in words, and where it can be read."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `gemlet show`."""
+    parser.add_argument("reference", nargs="?", metavar="MODEL", help="model name, path or org/repo")
+    parser.add_argument("-m", "--model", metavar="REF", help="the same, as a flag")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def execute(parsed: argparse.Namespace) -> int:
+    """Run the verb and return its exit code."""
+    from gemlet.model.sources import open_source
+    from gemlet.store.references import resolve
+
+    found = resolve(parsed.reference or parsed.model)
+    description = describe(open_source(found.path))
+    if parsed.json:
+        print(json.dumps(description, ensure_ascii=False))
+    else:
+        print("\n".join(f"{name:<13}{text}" for name, text in rows(description)))
+    return 0
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What is known about a model, as a JSON-ready dictionary. Sizes are in bytes."""
+    config = source.config
+    stored: dict[str, dict[str, int]] = {}
+    for tensor in source.tensors.values():
+        kind = stored.setdefault(tensor.kind, {"tensors": 0, "bytes": 0})
+        kind["tensors"] += 1
+        kind["bytes"] += tensor.data.nbytes
+    counts = config.parameter_counts()
+    contexts = [tokens for tokens in CONTEXTS if tokens < config.context_length] + [config.context_length]
+    return {
+        "path": str(source.path),
+        "family": config.family,
+        "chat": source.chat_template is not None,
+        "parameters": counts | {"total": sum(counts.values())},
+        "config": as_dict(config),
+        "stored": dict(sorted(stored.items(), key=lambda item: -item[1]["bytes"])),
+        "bytes": sum(kind["bytes"] for kind in stored.values()),
+        "kv_bytes": {str(tokens): config.kv_bytes(tokens) for tokens in contexts},
+        "tokenizer": source.tokenizer_data.kind,
+        "stop_ids": list(config.stop_ids),
+        "sampling": as_dict(source.sampling),
+        "licence": source.licence,
+        "corrections": list(source.corrections),
+    }
+
+
+def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
+    """The description as lines for a person: a name and a text each."""
+    config, layers = description["config"], description["config"]["layer_types"]
+    kind = "chat model" if description["chat"] else "base model (its files carry no chat format)"
+    licence = description["licence"]
+    return [
+        (
+            "model",
+            f"{description['family']}, {kind}, {description['parameters']['total'] / 1e6:,.1f} M parameters",
+        ),
+        ("file", description["path"]),
+        ("size", f"{_megabytes(description['bytes'])}: {_stored(description['stored'])}"),
+        (
+            "layers",
+            f"{len(layers)}: {layers.count('local')} local (window {config['sliding_window']}), "
+            f"{layers.count('global')} global",
+        ),
+        ("width", f"{config['hidden_size']}, feed-forward {config['intermediate_size']}"),
+        (
+            "attention",
+            f"{config['num_attention_heads']} heads, {config['num_key_value_heads']} for keys and values, "
+            f"{config['head_dim']} wide",
+        ),
+        ("vocabulary", f"{config['vocab_size']} pieces, from: {description['tokenizer']}"),
+        ("context", f"{config['context_length']} tokens"),
+        (
+            "key-values",
+            ", ".join(f"{tokens} tokens {_mebibytes(n)}" for tokens, n in description["kv_bytes"].items()),
+        ),
+        ("stop ids", ", ".join(map(str, description["stop_ids"]))),
+        ("sampling", _sampling(description["sampling"])),
+        ("licence", TERMS.get(licence, licence) if licence else "the files do not say"),
+        *(("corrected", line) for line in description["corrections"]),
+    ]
+
+
+def _stored(stored: dict[str, dict[str, int]]) -> str:
+    return ", ".join(
+        f"{kind} {_megabytes(size['bytes'])} ({size['tensors']})" for kind, size in stored.items()
+    )
+
+
+def _sampling(sampling: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value}" for name, value in sampling.items() if name in ("temperature", "top_k", "top_p")
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

@@ -40,6 +40,22 @@ test-native: build  ## the C++ tests under the address and undefined-behaviour s
 	.venv/bin/cmake --build build/sanitize
 	.venv/bin/ctest --test-dir build/sanitize --output-on-failure --no-tests=error
 
+fuzz: build  ## 200,000 damaged model files, nothing but typed errors
+	$(PY) -m tests.formats.fuzz --count 200000
+
+parity: build  ## the real 270M against float32 transformers and the other engines' figures
+	$(PY) -m pytest tests/parity
+
+MODEL := .cache/gemma-3-1b-random-qat.gguf
+bench: build  ## speed beside llama.cpp, start and memory, into benchmarks/results/
+	$(PY) -c 'import llama_cpp' 2>/dev/null || \
+	  CMAKE_ARGS=-DGGML_NATIVE=ON $(PY) -m pip install -qq --no-binary llama-cpp-python llama-cpp-python
+	test -f $(MODEL) || { mkdir -p .cache && $(PY) benchmarks/make_model.py $(MODEL); }
+	$(PY) benchmarks/speed.py $(MODEL)
+	$(PY) benchmarks/start.py
+	$(PY) benchmarks/memory.py $(MODEL)
+	$(PY) scripts/readme_tables.py
+
 clean:  ## remove .venv and everything built
 	rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -155,6 +155,7 @@ def test_importing_gemlet_is_light() -> None:
     ).stdout
     heavy = {
         "asyncio", "fastapi", "gguf", "http.client", "httpx", "huggingface_hub", "jinja2", "numpy",
-        "prompt_toolkit", "requests", "rich", "ssl", "tokenizers", "torch", "transformers", "urllib.request", "urllib3",
+        "prompt_toolkit", "requests", "rich", "ssl", "tokenizers", "torch", "transformers",
+        "urllib.request", "urllib3",
     }  # fmt: skip
     assert not heavy & set(loaded.split())

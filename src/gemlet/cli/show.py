@@ -48,7 +48,7 @@ def execute(parsed: argparse.Namespace) -> int:
 
 def describe(source: Source) -> dict[str, Any]:
     """What is known about a model, as a JSON-ready dictionary. Sizes are in bytes."""
-    config = source.config
+    facts, config = source.facts, source.config
     stored: dict[str, dict[str, int]] = {}
     for tensor in source.tensors.values():
         kind = stored.setdefault(tensor.kind, {"tensors": 0, "bytes": 0})
@@ -57,19 +57,20 @@ def describe(source: Source) -> dict[str, Any]:
     counts = config.parameter_counts()
     contexts = [tokens for tokens in CONTEXTS if tokens < config.context_length] + [config.context_length]
     return {
-        "path": str(source.path),
+        "path": facts.path,
+        "format": facts.format,
         "family": config.family,
-        "chat": source.chat_template is not None,
+        "chat": facts.chat_template is not None,
         "parameters": counts | {"total": sum(counts.values())},
         "config": as_dict(config),
         "stored": dict(sorted(stored.items(), key=lambda item: -item[1]["bytes"])),
         "bytes": sum(kind["bytes"] for kind in stored.values()),
         "kv_bytes": {str(tokens): config.kv_bytes(tokens) for tokens in contexts},
-        "tokenizer": source.tokenizer_data.kind,
+        "tokenizer": {"kind": facts.tokenizer.kind, "sha256": facts.tokenizer.sha256},
         "stop_ids": list(config.stop_ids),
-        "sampling": as_dict(source.sampling),
-        "licence": source.licence,
-        "corrections": list(source.corrections),
+        "sampling": as_dict(facts.sampling),
+        "licence": facts.licence,
+        "corrections": list(facts.corrections),
     }
 
 
@@ -96,7 +97,7 @@ def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
             f"{config['num_attention_heads']} heads, {config['num_key_value_heads']} for keys and values, "
             f"{config['head_dim']} wide",
         ),
-        ("vocabulary", f"{config['vocab_size']} pieces, from: {description['tokenizer']}"),
+        ("vocabulary", f"{config['vocab_size']} pieces ({description['tokenizer']['kind']})"),
         ("context", f"{config['context_length']} tokens"),
         (
             "key-values",

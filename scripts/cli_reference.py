@@ -42,7 +42,7 @@ def main() -> int:
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *(line for verb in VERBS for line in verb_section(verb))]) + "\n"
+    return "\n".join([HEAD, *(line for verb in VERBS for line in verb_section(verb))])
 
 
 def verb_section(verb: str) -> Iterator[str]:

@@ -119,7 +119,8 @@ def _recall(session: Session) -> None:
 
 
 def _converse(parsed: argparse.Namespace, opened: OpenModel, session: Session, reader: Reader) -> None:
-    talk = Talk(session, as_json=parsed.json, drop_old=parsed.drop_old, quiet=parsed.quiet)
+    stats = (lambda done: stats_line(opened.load_s, [done])) if parsed.stats else None
+    talk = Talk(session, as_json=parsed.json, drop_old=parsed.drop_old, quiet=parsed.quiet, stats=stats)
     if sys.stdin.isatty() and not parsed.quiet:
         note("/help lists the commands; Ctrl-D leaves")
     leaving = False
@@ -128,8 +129,6 @@ def _converse(parsed: argparse.Namespace, opened: OpenModel, session: Session, r
             text = reader.read()
             leaving = False
             _take(talk, text)
-            if parsed.stats and session.last is not None:
-                print(stats_line(opened.load_s, [session.last]), file=sys.stderr, flush=True)
         except (EOFError, Leave):
             if sys.stdin.isatty():
                 print()

@@ -91,7 +91,8 @@ def _set_option(options: dict[str, Any], name: str, text: str) -> None:
 
 def _settings(session: Session) -> str:
     chosen = {name: value for name, value in session.options.items() if value not in (None, ())}
-    lines = [f"  {name} = {value}" for name, value in ({"system": session.system} | chosen).items()]
+    lines = [] if session.system is None else [f"  system = {session.system}"]
+    lines += [f"  {name} = {value}" for name, value in chosen.items()]
     return "\n".join([*lines, "  everything else: the model's defaults"])
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -74,11 +75,20 @@ class NoScreen:
 class Talk:
     """Asks the model and shows its answers, for the session it is given."""
 
-    def __init__(self, session: Session, *, as_json: bool, drop_old: bool, quiet: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        as_json: bool,
+        drop_old: bool,
+        quiet: bool,
+        stats: Callable[[Completion], str] | None,
+    ) -> None:
         self.session = session
         self._as_json = as_json
         self._drop_old = drop_old
         self._quiet = quiet
+        self._stats = stats
         self._said: set[str] = set()
 
     def ask(self, text: str) -> None:
@@ -160,3 +170,5 @@ class Talk:
                 if line not in self._said:
                     self._said.add(line)
                     note(line)
+        if self._stats is not None:
+            print(self._stats(completion), file=sys.stderr, flush=True)

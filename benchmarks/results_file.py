@@ -15,7 +15,7 @@ from typing import Any
 
 from gemlet.machine import describe
 
-ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -36,7 +36,7 @@ def commit() -> str:
     """The commit measured, marked where files differ from it."""
     described = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-        cwd=ROOT,
+        cwd=RESULTS.parent,
         check=True,
         capture_output=True,
         text=True,
@@ -72,7 +72,7 @@ def write_result(
         "settings": dict(settings or {}),
         "rows": rows,
     }
-    path = ROOT / "benchmarks/results" / f"{benchmark}-{now:%Y%m%d-%H%M%S}.json"
+    path = RESULTS / f"{benchmark}-{now:%Y%m%d-%H%M%S}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return path

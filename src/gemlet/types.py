@@ -67,6 +67,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def piece(self, id: int) -> bytes:
+        """One piece as the file holds it."""
+        start = int(self.ends[id - 1]) if id else 0
+        return self.text[start : int(self.ends[id])].tobytes()
+
     def pieces(self) -> list[bytes]:
         """Every piece as the file holds it (UTF-8; user-defined runs of spaces are literal spaces)."""
         text, ends = self.text.tobytes(), self.ends.tolist()

@@ -35,6 +35,8 @@ def map_file(path: str | Path, at_least: int = 1) -> NDArray[np.uint8]:
             raise ModelFileError(path, "file", "is not a regular file")
         if status.st_size < at_least:
             raise ModelFileError(path, "file", f"has {status.st_size} bytes, too few to be a model file")
+        if not status.st_size:
+            return np.empty(0, np.uint8)
         return np.frombuffer(mmap.mmap(handle, 0, access=mmap.ACCESS_READ), np.uint8)
     finally:
         os.close(handle)

@@ -1,7 +1,7 @@
 """GGUF files, versions 2 and 3, little-endian: metadata and tensors, checked before anything is allocated.
 
-The file is untrusted. Every count is compared with the bytes that are left before it is used, so that work and
-memory are bounded by the size of the file and by the limits below.
+The file is untrusted. Every count is compared with the bytes that are left before it is used: work and memory
+are bounded by the size of the file and by the limits below.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ class _Reader:
     def strings(self, count: int) -> Strings:
         """An array of `count` strings.
 
-        Each length is needed to find the next one. Strings are nearly always shorter than 256 bytes, so the loop
-        looks at the low byte of each length only and the other bytes are checked afterwards, all at once.
+        Each length is needed to find the next one. Strings are nearly always shorter than 256 bytes, so the
+        loop looks at the low byte of each length only; the other bytes are checked afterwards, all at once.
         """
         start = self.at
         starts = self.short_starts(count)

@@ -39,7 +39,7 @@ class ConfigValueError(InvalidRequestError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shapes and constants of a decoder. Widths are in elements, `rope_*` are bases (theta), ids are token ids.
+    """Shapes and constants of a decoder. Widths are in elements, `rope_*` are bases (theta), ids token ids.
 
     Raises ConfigValueError for values that cannot be.
     """
@@ -105,7 +105,7 @@ class ModelConfig:
         return {name: tuple(getattr(self, s) for s in rule.shape) for name, (_, rule) in rules.items()}
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by part: `embedding` (with an untied head), `linear` (matrices of the layers), `norm`."""
+        """Parameters by part: `embedding` (and an untied head), `linear` (matrices of layers), `norm`."""
         counts = {"embedding": 0, "linear": 0, "norm": 0}
         for name, shape in self.tensor_shapes().items():
             part = "norm" if len(shape) == 1 else "linear" if name.startswith("blk.") else "embedding"

@@ -12,7 +12,7 @@ from gemlet.types import Sampling
 
 @dataclass(frozen=True)
 class TensorRule:
-    """One tensor: its canonical name, its name in Hugging Face files, and the config fields its shape is made of.
+    """One tensor: its canonical name, its name in Hugging Face files, the config fields of its shape.
 
     Names of a layer's tensors are without the layer's prefix. GGUF files use the canonical names.
     """
@@ -91,7 +91,7 @@ class Family:
         return rules
 
     def expected_types(self) -> np.ndarray:
-        """The type of every piece of the family's own vocabulary, int32 [vocab_size]; 1 where nothing is said."""
+        """The type of every piece of the family's own vocabulary, int32 [vocab_size]; 1 if ordinary."""
         types = np.ones(self.vocab_size, np.int32)
         for part in self.piece_types:
             types[part.first : part.last + 1] = part.type
@@ -145,12 +145,7 @@ GEMMA3 = Family(
         KnownDefect(640, 18, "sliding_window", wrong=1024, right=512),
     ),
     vocab_size=262144,
-    vocabulary_marks={
-        105: b"<start_of_turn>",
-        106: b"<end_of_turn>",
-        238: b"<0x00>",
-        255999: b"<start_of_image>",
-    },
+    vocabulary_marks={4: b"<mask>", 238: b"<0x00>", 255999: b"<start_of_image>", 262143: b"<unused6241>"},
     piece_types=(
         PieceType(0, 106, _CONTROL),
         PieceType(5, 5, _USER_DEFINED),

@@ -49,7 +49,7 @@ class Output(Protocol):
 
     def event(self, event: TokenEvent) -> None: ...
 
-    def finish(self, collected: Collected, *, interrupted: bool) -> None: ...
+    def finish(self, collected: Collected) -> None: ...
 
 
 class TextOutput:
@@ -66,7 +66,7 @@ class TextOutput:
             self._stdout.flush()
             self._last = event.text[-1]
 
-    def finish(self, collected: Collected, *, interrupted: bool) -> None:
+    def finish(self, collected: Collected) -> None:
         if self._last != "\n":
             self._stdout.write("\n")
         self._stdout.flush()
@@ -82,7 +82,7 @@ class ChoicesOutput:
     def event(self, event: TokenEvent) -> None:
         pass
 
-    def finish(self, collected: Collected, *, interrupted: bool) -> None:
+    def finish(self, collected: Collected) -> None:
         for number, text in enumerate(collected.texts(), 1):
             self._stdout.write(f"--- {number} ---\n{self._safe(text)}\n")
         self._stdout.flush()
@@ -97,7 +97,7 @@ class JsonOutput:
     def event(self, event: TokenEvent) -> None:
         pass
 
-    def finish(self, collected: Collected, *, interrupted: bool) -> None:
+    def finish(self, collected: Collected) -> None:
         documents = collected.documents()
         whole = documents if len(documents) > 1 else documents[0]
         self._stdout.write(json.dumps(whole, ensure_ascii=False) + "\n")
@@ -114,7 +114,7 @@ class JsonLinesOutput:
         self._stdout.write(json.dumps(as_dict(event), ensure_ascii=False) + "\n")
         self._stdout.flush()
 
-    def finish(self, collected: Collected, *, interrupted: bool) -> None:
+    def finish(self, collected: Collected) -> None:
         pass
 
 

@@ -7,7 +7,6 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from gemlet.cli.commands import COMMANDS, Leave, Regenerate, run_command
 from gemlet.cli.conversations import Conversation, Conversations
@@ -17,7 +16,7 @@ from gemlet.cli.reading import Reader, open_reader
 from gemlet.cli.session import Session
 from gemlet.cli.stats import stats_line
 from gemlet.cli.talk import Talk
-from gemlet.cli.terminal import complain, note
+from gemlet.cli.terminal import complain, note, report_error
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.store.settings import data_dir, read_settings
 from gemlet.types import as_dict
@@ -141,7 +140,7 @@ def _converse(parsed: argparse.Namespace, opened: OpenModel, session: Session, r
             print(file=sys.stderr)
             note("Ctrl-C again, or Ctrl-D, leaves")
         except GemletError as error:
-            _say_error(error, as_json=parsed.json)
+            report_error(error, as_json=parsed.json)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -159,15 +158,3 @@ def _take(talk: Talk, text: str) -> None:
         print(run_command(talk.session, text), file=sys.stderr, flush=True)
     except Regenerate:
         talk.ask_again()
-
-
-def _say_error(error: GemletError, *, as_json: bool) -> None:
-    if as_json:
-        described: dict[str, Any] = {
-            "type": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-        }
-        print(json.dumps({"error": described}, ensure_ascii=False), flush=True)
-    else:
-        complain(str(error))

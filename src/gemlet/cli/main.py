@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from gemlet.cli.terminal import complain, silence_stdout
+from gemlet.cli.terminal import report_error, silence_stdout
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.version import __version__
 
@@ -89,16 +88,7 @@ def _report(error: GemletError, as_json: bool) -> int:
         import traceback
 
         traceback.print_exception(error.__cause__ or error)
-    if as_json:
-        described = {
-            "type": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-            "exit_code": error.exit_code,
-        }
-        print(json.dumps({"error": described}, ensure_ascii=False), flush=True)
-    else:
-        complain(str(error))
+    report_error(error, as_json=as_json)
     return error.exit_code
 
 

@@ -26,8 +26,6 @@ EXAMPLES = (
     "gemlet run --json --logprobs 3 -n 1 'Yes or no?' | jq .logprobs",
 )
 
-EXIT_INTERRUPTED = 130
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `gemlet run`."""
@@ -68,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(parsed: argparse.Namespace) -> int:
-    """Run the verb and return its exit code."""
+    """Run the verb and return its exit code. After Ctrl-C, KeyboardInterrupt leaves once all is printed."""
     _refuse_wrong_combinations(parsed)
     texts = tuple(text for text in (parsed.prompt, parsed.text) if text is not None)
     stdin = getattr(sys.stdin, "buffer", None)
@@ -76,10 +74,12 @@ def execute(parsed: argparse.Namespace) -> int:
     with open_model(parsed) as opened:
         output = output_for(parsed, sys.stdout)
         collected = Collected(parsed.n)
-        interrupted = not _pump(_events(parsed, opened, prompt), output, collected)
-        output.finish(collected, interrupted=interrupted)
+        complete = _pump(_events(parsed, opened, prompt), output, collected)
+        output.finish(collected)
         _say_what_happened(parsed, opened, collected)
-    return EXIT_INTERRUPTED if interrupted else 0
+        if not complete:
+            raise KeyboardInterrupt
+    return 0
 
 
 def _refuse_wrong_combinations(parsed: argparse.Namespace) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import suppress
+
+from gemlet.errors import GemletError
 
 # Control characters that a model could emit to move the cursor or recolour the screen. Tab and newline stay.
 _CONTROLS = {
@@ -21,6 +24,20 @@ def complain(message: str) -> None:
     """An error message; further lines are indented under the first."""
     first, *others = message.splitlines() or [""]
     note("\n".join([first, *(f"        {line}" for line in others)]))
+
+
+def report_error(error: GemletError, *, as_json: bool) -> None:
+    """Say an error: on standard error, or as a JSON document where the answer would have been."""
+    if not as_json:
+        complain(str(error))
+        return
+    described = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+    print(json.dumps({"error": described}, ensure_ascii=False), flush=True)
 
 
 def printable(text: str) -> str:

@@ -8,23 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gemlet.model.weights import Weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemlet.model import decoder as decoder_module
 from gemlet.model.config import LayerType, ModelConfig
 from gemlet.model.decoder import Decoder
+from gemlet.model.weights import Weights
 from gemlet.ops.operations import Program
 from gemlet.ops.reference import ReferenceExecutor
 from tests.packing import packed_weights
 from tests.parity.oracle import Oracle, rounding_tolerance, worst_difference
-
-
-class Real:
-    pass
-
-
+from tests.parity.real import Real
 from tests.synthetic import tiny_config, tiny_weights
 
 LAYER_TYPES: tuple[LayerType, ...] = ("local", "global")

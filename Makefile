@@ -20,7 +20,7 @@ help:  ## list the commands
 
 demo: $(INSTALLED)  ## the real Gemma 3 270M continues PROMPT="…"
 	@echo "The weights are under the Gemma Terms of Use: ai.google.dev/gemma/terms" >&2
-	@.venv/bin/gemlet run --stats -n 96 -p '$(subst ','\'',$(value PROMPT))'
+	@.venv/bin/gemlet run --raw --stats -n 96 -p '$(subst ','\'',$(value PROMPT))'
 
 test: build lint types test-native  ## all that CI runs
 	$(PY) -m pytest

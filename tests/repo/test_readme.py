@@ -1,4 +1,4 @@
-"""What README says exists, exists: commands with their flags, the tree, the tables."""
+"""What README and docs/ say exists, exists: commands with their flags, links, the tree, the tables."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from types import ModuleType
 import pytest
 
 from gemlet.cli.main import VERBS, verb_parser
-from tests.repo.sources import PACKAGE, ROOT
+from tests.repo.sources import PACKAGE, ROOT, name
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<kind>[a-z]*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def blocks(*kinds: str) -> list[str]:
-    return [match["body"] for match in FENCE.finditer(README) if match["kind"] in kinds]
+def blocks(document: Path, *kinds: str) -> list[str]:
+    return [match["body"] for match in FENCE.finditer(document.read_text()) if match["kind"] in kinds]
 
 
-def commands(program: str) -> list[str]:
+def commands(program: str, document: Path = README) -> list[str]:
     """Commands of one program in the shell blocks. In a block with a prompt, lines without one are output."""
     found = []
-    for block in blocks("sh", "console", "bash"):
+    for block in blocks(document, "sh", "console", "bash"):
         lines = block.replace("\\\n", " ").splitlines()
         if any(line.startswith("$ ") for line in lines):
             lines = [line[2:] for line in lines if line.startswith("$ ")]
@@ -41,17 +42,23 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def test_make_commands_exist() -> None:
-    used = {
-        word for line in commands("make") for word in shlex.split(line, comments=True)[1:] if "=" not in word
-    }
-    assert {"demo", "test"} <= used <= make_targets()
+def made(document: Path) -> set[str]:
+    lines = [shlex.split(line, comments=True)[1:] for line in commands("make", document)]
+    return {word for line in lines for word in line if "=" not in word}
 
 
-def test_gemlet_commands_are_accepted_by_their_parsers() -> None:
-    used = commands("gemlet")
-    assert used
-    for line in used:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_make_commands_exist(document: Path) -> None:
+    assert made(document) <= make_targets()
+
+
+def test_readme_shows_the_two_commands() -> None:
+    assert {"demo", "test"} <= made(README)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_gemlet_commands_are_accepted_by_their_parsers(document: Path) -> None:
+    for line in commands("gemlet", document):
         without_redirections = re.sub(r"\s[<>]\s*\S+", "", line)
         _, verb, *rest = shlex.split(without_redirections, comments=True)
         assert verb in VERBS, line
@@ -64,7 +71,7 @@ def test_every_verb_is_shown() -> None:
 
 
 def test_the_tree_is_the_real_one() -> None:
-    (tree,) = blocks("tree")
+    (tree,) = blocks(README, "tree")
     parents: list[tuple[int, Path]] = [(-1, ROOT)]
     shown = set()
     for line in tree.splitlines():
@@ -83,9 +90,10 @@ def test_the_tree_is_the_real_one() -> None:
     assert folders <= shown, sorted(path.name for path in folders - shown)
 
 
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
-    missing = [target for target in targets if not (ROOT / target).exists()]
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text())
+    missing = [target for target in targets if not (document.parent / target).exists()]
     assert not missing
 
 

@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native fuzz bench parity clean
+.PHONY: help demo test build lint types test-native fuzz bench parity docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -27,9 +27,10 @@ test: build lint types test-native  ## all that CI runs
 
 build: .venv/dev.stamp  ## .venv with the tools, gemlet compiled and installed as it changes
 
-lint: build  ## ruff
+lint: build  ## ruff, and whether the generated documents are current
 	$(PY) -m ruff check .
 	$(PY) scripts/readme_tables.py --check
+	$(PY) scripts/cli_reference.py --check
 
 types: build  ## mypy
 	$(PY) -m mypy
@@ -54,7 +55,11 @@ bench: build  ## speed beside llama.cpp, start and memory, into benchmarks/resul
 	$(PY) benchmarks/speed.py $(MODEL)
 	$(PY) benchmarks/start.py
 	$(PY) benchmarks/memory.py $(MODEL)
+	$(MAKE) docs
+
+docs: build  ## write the generated tables and reference
 	$(PY) scripts/readme_tables.py
+	$(PY) scripts/cli_reference.py
 
 clean:  ## remove .venv and everything built
 	rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -150,7 +150,7 @@ class Writer:
         """Store `array`, which is the part of array `name` that begins at index `first` of its first axis."""
         offset, stride = self._places[name]
         self._file.seek(self._base + offset + first * stride)
-        self._file.write(np.ascontiguousarray(array).data.cast("B"))
+        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def finish(self, metadata: Mapping[str, str]) -> None:
         """Write the header, and so make the file readable."""

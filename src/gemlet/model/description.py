@@ -14,7 +14,7 @@ from gemlet.types import Sampling, TokenizerSource, Vocabulary
 class Description:
     """The small part of a model's files, as they state it.
 
-    `values` is JSON-ready; `vocabulary` is that of a GGUF file. Kept beside packed weights and understood anew
+    `values` is JSON-ready; `vocabulary` is that of a GGUF file. Kept beside packed weights, understood anew
     at every start, so that the rules of the running version apply.
     """
 

@@ -59,11 +59,15 @@ GENERATION_HARMLESS = frozenset(
 )
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Every file of the folder that a model is read from, shards last."""
+def description_files(folder: Path) -> list[Path]:
+    """The files beside the weights that a model is read from."""
     names = [CONFIG, GENERATION, *TOKENIZERS, TOKENIZER_CONFIG, TEMPLATE_FILE, CARD, INDEX]
-    present = [folder / name for name in names if (folder / name).exists()]
-    return present + [folder / name for name in _shards(folder)]
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files, in order. Raises ModelFileError for an index that cannot be."""
+    return [folder / name for name in _shards(folder)]
 
 
 def read_folder(folder: Path) -> tuple[Description, dict[str, Tensor], float]:

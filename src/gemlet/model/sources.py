@@ -55,9 +55,15 @@ def describe(path: str | Path, description: Description) -> SourceFacts:
 
 
 def files_of(path: str | Path) -> list[Path]:
-    """Every file that a model at this path is made of, in a fixed order; the weights come last."""
+    """Every file that a model at this path is read from."""
     path = Path(path)
-    return folder_source.files_of(path) if path.is_dir() else [path]
+    return folder_source.description_files(path) + weight_files_of(path) if path.is_dir() else [path]
+
+
+def weight_files_of(path: str | Path) -> list[Path]:
+    """The files that hold the weights, in order."""
+    path = Path(path)
+    return folder_source.weight_files(path) if path.is_dir() else [path]
 
 
 def _check_tensors(facts: SourceFacts, tensors: Mapping[str, Tensor]) -> None:

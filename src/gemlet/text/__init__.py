@@ -1,0 +1,1 @@
+"""Text and tokens: the tokenizer, the chat format, and the way back from ids to text."""

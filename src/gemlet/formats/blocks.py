@@ -43,9 +43,13 @@ class Blocks:
 
 
 def split(kind: str, rows: NDArray[np.uint8]) -> Blocks:
-    """Take rows of a quantised kind apart. `rows` is uint8 [rows, row_bytes]."""
+    """Take rows of a quantised kind apart. `rows` is uint8 [rows, row_bytes].
+
+    A scale that is not finite is passed on; whoever uses it refuses it.
+    """
     blocks = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, KINDS[kind].nbytes)
-    return _SPLITTERS[kind](blocks)
+    with np.errstate(invalid="ignore"):
+        return _SPLITTERS[kind](blocks)
 
 
 def _float16(blocks: Array, at: int) -> NDArray[np.float16]:

@@ -126,6 +126,7 @@ def pack_slices(tensor: Tensor, compute_type: ComputeType = "stored") -> Iterato
             content = _stored_rows(tensor, start, stop)
         else:
             values = dequantize_rows(tensor, start, stop)
+            _check_finite(values, format, "values")
             content = _converted(values, format)
             error, total = _loss(values, content)
         yield Slice(start // PANEL, stop - start, _arrange(content, format), error, total)
@@ -170,7 +171,9 @@ def _stored_rows(tensor: Tensor, start: int, stop: int) -> Blocks | Array:
 def _converted(values: NDArray[np.float32], format: Format) -> Blocks | Array:
     if format == "bf16":
         return to_bf16(values)
-    return quantize_q8_0(values) if format == "i8" else quantize_q4_0(values)
+    blocks = quantize_q8_0(values) if format == "i8" else quantize_q4_0(values)
+    _check_finite(blocks.scales, format, "scales")
+    return blocks
 
 
 def _loss(values: NDArray[np.float32], content: Blocks | Array) -> tuple[float, float]:
@@ -221,4 +224,4 @@ def _check_finite(array: Array, format: Format, what: str) -> None:
     else:
         finite = bool(np.isfinite(array).all())
     if not finite:
-        raise FloatingPointError(f"{what} hold NaN or infinity")
+        raise FloatingPointError(f"{what} hold NaN or infinity, or are too large for {format}")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from gemlet.errors import ContextLengthError
@@ -29,6 +30,7 @@ class FakeModel:
     closed: int = 0
     cancelled: int = 0
     interrupt_at: int | None = None
+    config: Any = field(default_factory=lambda: SimpleNamespace(family="gemma3"))
 
     def load(self, reference: str | None, **options: Any) -> FakeModel:
         self.loaded.append({"reference": reference, **options})

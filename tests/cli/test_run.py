@@ -235,3 +235,17 @@ def test_a_defect_shows_no_traceback_unless_asked(
     monkeypatch.setenv("GEMLET_DEBUG", "1")
     main(["run", "x"], load=load)
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_terms_are_said_once_and_always_for_the_embedded_model(
+    model: FakeModel, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> int:
+        assert run(model, "x") == 0
+        return capsys.readouterr().err.count("Gemma Terms of Use: ai.google.dev/gemma/terms")
+
+    assert said() == 0
+    (own_cache / "terms-gemma").unlink()
+    assert (said(), said()) == (1, 0)
+    model.reference = "embedded"
+    assert (said(), said()) == (1, 1)

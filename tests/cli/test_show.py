@@ -54,7 +54,9 @@ def test_a_base_model_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "base model (its files carry no chat format)" in capsys.readouterr().out
 
 
-def test_a_bad_file_is_an_error_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_file_is_an_error_with_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF nothing more")
     assert main(["show", str(path)]) == 3

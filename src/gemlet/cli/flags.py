@@ -56,7 +56,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="threads (default: the cores this process may use)"
     )
     group.add_argument(
-        "--weights", metavar="TYPE", help="auto, bf16, int8 or int4 (default: auto, as stored)"
+        "--weights", metavar="TYPE", help="auto, stored, bf16, int8 or int4 (default: gemlet config)"
     )
     group.add_argument("-q", "--quiet", action="store_true", help="no notices on standard error, errors only")
 

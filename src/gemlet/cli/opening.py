@@ -12,6 +12,8 @@ from typing import Any
 
 from gemlet.cli.progress import Progress
 from gemlet.cli.terminal import is_screen, note
+from gemlet.cli.terms import say_terms
+from gemlet.store.settings import cache_dir
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,14 @@ def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
     finally:
         if progress is not None:
             progress.close()
+    from gemlet.model.families import FAMILIES
+    from gemlet.store.references import EMBEDDED
+
     with model:
         if not parsed.quiet:
             for line in model.notices:
                 note(line)
+            say_terms(FAMILIES[model.config.family].licence, cache_dir(), again=model.reference == EMBEDDED)
         yield OpenModel(model, model.reference, time.perf_counter() - started)
 
 

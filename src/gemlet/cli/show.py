@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from gemlet.cli.terms import TERMS
 from gemlet.types import as_dict
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ EXAMPLES = (
 
 CONTEXTS = (512, 2048, 8192, 32768)
 """Context lengths, in tokens, at which the key-value memory is priced."""
-
-TERMS = {"gemma": "the Gemma Terms of Use, ai.google.dev/gemma/terms"}
-"""What a licence named in a file is, in words, and where it can be read."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

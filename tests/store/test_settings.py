@@ -58,7 +58,7 @@ def test_cache_limit_units(environ, text, value):
         ("threads = 0", "threads must be a whole number from 1"),
         ("threads = true", "threads must be a whole number"),
         ("threads = -2", "threads must be a whole number"),
-        ("weights = 'int3'", "must be one of auto, bf16, int8, int4"),
+        ("weights = 'int3'", "must be one of auto, stored, bf16, int8, int4"),
         ("model = x", "is not a TOML value"),
         ("model = ''", "must be text"),
         ("[section]", "cannot be read"),

@@ -69,7 +69,7 @@ def _weights(value: str | int | bool) -> str:
     return str(value)
 
 
-WEIGHTS = ("auto", "bf16", "int8", "int4")
+WEIGHTS = ("auto", "stored", "bf16", "int8", "int4")
 """The compute types that weights can be loaded as."""
 
 KEYS: dict[str, _Key] = {

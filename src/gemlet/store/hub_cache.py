@@ -1,0 +1,108 @@
+"""Reading the Hugging Face cache folder where it lies: no network, no library, nothing copied."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from gemlet.errors import InvalidRequestError, ModelFileError, ModelNotFoundError
+from gemlet.formats.files import read_json
+
+INDEX = "model.safetensors.index.json"
+
+
+def hub_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder that Hugging Face tools keep downloads in, by their own variables."""
+    if environ.get("HF_HUB_CACHE"):
+        return Path(environ["HF_HUB_CACHE"]).expanduser()
+    if environ.get("HF_HOME"):
+        return Path(environ["HF_HOME"]).expanduser() / "hub"
+    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "huggingface" / "hub"
+
+
+def find_in_hub_cache(
+    repository: str, file: str | None, revision: str | None, environ: Mapping[str, str] = os.environ
+) -> Path:
+    """The GGUF file, or the folder of a checkpoint, that a downloaded repository holds.
+
+    file: a file's name, or a part such as Q4_0 that only one GGUF file's name has. revision: a branch or tag
+    that was downloaded, or the beginning of a commit; the main branch by default.
+    Raises ModelNotFoundError where it is not downloaded whole, InvalidRequestError where several files fit.
+    """
+    root = hub_cache_dir(environ) / f"models--{repository.replace('/', '--')}"
+    snapshot = _snapshot(root, repository, revision)
+    if file is not None:
+        return _named(snapshot, repository, file)
+    if (snapshot / "config.json").exists() and any(snapshot.glob("*.safetensors*")):
+        _check_complete(snapshot, repository)
+        return snapshot
+    files = _gguf_files(snapshot)
+    if len(files) == 1:
+        return files[0]
+    if files:
+        listed = ", ".join(str(path.relative_to(snapshot)) for path in files)
+        hint = f"name one as {repository}:FILE; there is {listed}"
+        raise InvalidRequestError(f"{repository} holds {len(files)} models", hint=hint)
+    raise _missing(repository, "what is downloaded of it holds no weights")
+
+
+def _snapshot(root: Path, repository: str, revision: str | None) -> Path:
+    snapshots = root / "snapshots"
+    commits = sorted(path.name for path in snapshots.iterdir()) if snapshots.is_dir() else []
+    if not commits:
+        raise _missing(repository, "it is not downloaded")
+    wanted = revision or "main"
+    reference = root / "refs" / wanted
+    commit = reference.read_text().strip() if reference.is_file() else wanted
+    fitting = [name for name in commits if name == commit]
+    if not fitting and re.fullmatch(r"[0-9a-f]{7,40}", commit):
+        fitting = [name for name in commits if name.startswith(commit)]
+    if not fitting and revision is None and len(commits) == 1:
+        fitting = commits  # downloaded by its commit, so that no branch points to it
+    if len(fitting) != 1:
+        raise _missing(repository, f"its revision {wanted!r} is not downloaded")
+    return snapshots / fitting[0]
+
+
+def _named(snapshot: Path, repository: str, file: str) -> Path:
+    exact = snapshot / file
+    if exact.is_file():
+        return exact
+    pattern = re.compile(rf"(?<![a-z0-9]){re.escape(file.lower())}(?![a-z0-9_])")
+    files = _gguf_files(snapshot)
+    fitting = [path for path in files if pattern.search(path.name.lower().removesuffix(".gguf"))]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(str(path.relative_to(snapshot)) for path in files) or "no GGUF file"
+    if fitting:
+        hint = f"there is {listed}"
+        raise InvalidRequestError(f"{repository}: {file!r} fits {len(fitting)} files", hint=hint)
+    raise _missing(repository, f"{file!r} is not among what is downloaded: {listed}")
+
+
+def _gguf_files(snapshot: Path) -> list[Path]:
+    return sorted(path for path in snapshot.rglob("*.gguf") if path.is_file())
+
+
+def _check_complete(snapshot: Path, repository: str) -> None:
+    """ModelNotFoundError when a shard that the index lists is not there."""
+    names = {"model.safetensors"}
+    if (snapshot / INDEX).exists():
+        shards = read_json(snapshot / INDEX).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ModelFileError(snapshot / INDEX, "weight_map", "is not an object")
+        names = {str(name) for name in shards.values()}
+    missing = [name for name in sorted(names) if not (snapshot / name).is_file()]
+    if missing:
+        raise _missing(repository, f"its download is not complete: {missing[0]} is missing")
+
+
+def _missing(repository: str, problem: str) -> ModelNotFoundError:
+    hint = (
+        f"accept its terms at huggingface.co/{repository} if it has any, then: "
+        f"pip install huggingface_hub && hf download {repository}"
+    )
+    return ModelNotFoundError(f"{repository}: {problem}", hint=hint)

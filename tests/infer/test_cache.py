@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import pytest
 
 from gemlet.errors import StateError
-from gemlet.infer import cache
 from gemlet.infer.cache import load_state, save_state, state_facts, state_path
 from gemlet.types import Manifest
 from tests.infer.fakes import FakeDecoder, FakeState
@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
     def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(cache.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_state(saved, FakeState(IDS), IDS, FACTS)
     assert saved.read_bytes() == before

@@ -7,11 +7,8 @@ torn, altered, or of another model or engine is a StateError and never a wrong a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gemlet.errors import StateError
+from gemlet.formats.files import replaced_file
 from gemlet.ops.batch import State
 from gemlet.types import Manifest
 
@@ -65,18 +63,8 @@ def save_state(path: Path, state: State, ids: Sequence[int], facts: Mapping[str,
         "bytes": len(body),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".state")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n" + body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replaced_file(path) as file:
+        file.write(json.dumps(header).encode() + b"\n" + body)
 
 
 def load_state(path: Path, decoder: Restorer, facts: Mapping[str, str]) -> tuple[tuple[int, ...], State]:

@@ -1,0 +1,164 @@
+"""An engine's events made into text, token events and completions, for waiting and for async readers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gemlet.errors import GemletError
+from gemlet.infer.requests import AnswerRequest, Cancelled, Event, Failed, Outputs, Started, Token
+from gemlet.text.stream import TextStream
+from gemlet.text.tokenizer import Tokenizer
+from gemlet.types import Completion, FinishReason, Manifest, Timings, TokenEvent, TokenLogprob, Usage
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with what its text needs: strings that end it, and what was changed about its messages."""
+
+    request: AnswerRequest
+    stop: tuple[str, ...] = ()
+    normalisations: tuple[str, ...] = ()
+
+
+@dataclass
+class _Choice:
+    stream: TextStream
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    first_at: float | None = None
+    last_at: float | None = None
+    completion: Completion | None = None
+
+
+class Answer:
+    """What has come of one request. Feed every event to `take`.
+
+    A stop string is found here, in the text: the choice then ends, `cancel` is called with its index, and
+    what the engine had computed beyond it is dropped, so that timing never shows in the result.
+    """
+
+    def __init__(
+        self, prepared: Prepared, tokenizer: Tokenizer, manifest: Manifest, cancel: Callable[[int], None]
+    ) -> None:
+        self._request = prepared.request
+        self._normalisations = prepared.normalisations
+        self._tokenizer = tokenizer
+        self._manifest = manifest
+        self._cancel = cancel
+        self._submitted = time.perf_counter()
+        self._started: Started | None = None
+        self._choices = [_Choice(TextStream(tokenizer, prepared.stop)) for _ in range(prepared.request.n)]
+
+    @property
+    def completions(self) -> list[Completion]:
+        """The choices that have ended, in their order."""
+        return [choice.completion for choice in self._choices if choice.completion is not None]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has ended."""
+        return len(self.completions) == len(self._choices)
+
+    def take(self, event: Event) -> TokenEvent | None:
+        """The token event that an engine's event amounts to, if any. Raises what the request failed with."""
+        if isinstance(event, Failed):
+            raise _as_gemlet_error(event.error) from event.error
+        if isinstance(event, Started):
+            self._started = event
+        elif isinstance(event, Token):
+            return self._token(event)
+        elif isinstance(event, Cancelled):
+            return self._cancelled(event.index)
+        return None
+
+    def _token(self, event: Token) -> TokenEvent | None:
+        choice = self._choices[event.index]
+        if choice.completion is not None:
+            return None  # computed before the engine heard of the stop string
+        choice.first_at = choice.first_at or event.at
+        choice.last_at = event.at
+        choice.token_ids.append(event.token_id)
+        if event.logprob is not None:
+            choice.logprobs.append(self._logprob(event))
+        stopped_by_id = event.finish == "stop"
+        text = "" if stopped_by_id else choice.stream.push(event.token_id)
+        if event.finish is not None:
+            text += choice.stream.finish()
+        choice.text += text
+        completion = None
+        if choice.stream.stopped is not None:
+            completion = self._complete(event.index, "stop", choice.stream.stopped)
+            if event.finish is None:
+                self._cancel(event.index)
+        elif event.finish is not None:
+            completion = self._complete(event.index, event.finish, event.token_id if stopped_by_id else None)
+        return TokenEvent(text, event.token_id, event.logprob, event.index, completion)
+
+    def _cancelled(self, index: int) -> TokenEvent | None:
+        choice = self._choices[index]
+        if choice.completion is not None:
+            return None
+        text = choice.stream.finish()
+        choice.text += text
+        return TokenEvent(text, None, None, index, self._complete(index, "cancelled", None))
+
+    def _complete(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> Completion:
+        request, choice = self._request, self._choices[index]
+        cached = 0 if self._started is None else self._started.cached_tokens
+        choice.completion = Completion(
+            text=choice.text,
+            token_ids=tuple(choice.token_ids),
+            finish_reason=reason,
+            stop_reason=stop_reason,
+            tool_calls=(),
+            logprobs=None if request.logprobs is None else tuple(choice.logprobs),
+            seed=request.seed,
+            sampling=request.sampling,
+            usage=Usage(len(request.ids), cached, len(choice.token_ids)),
+            timings=self._timings(choice, len(request.ids) - cached),
+            normalisations=self._normalisations,
+            manifest=self._manifest,
+        )
+        return choice.completion
+
+    def _timings(self, choice: _Choice, computed: int) -> Timings:
+        now = time.perf_counter()
+        started = now if self._started is None else self._started.at
+        first, last = choice.first_at or now, choice.last_at or now
+        prefill, decode, later = first - started, last - first, len(choice.token_ids) - 1
+        return Timings(
+            queue_s=started - self._submitted,
+            prefill_s=prefill,
+            decode_s=decode,
+            ttft_s=None if choice.first_at is None else first - self._submitted,
+            prefill_tokens_per_s=computed / prefill if choice.first_at and prefill > 0 else None,
+            decode_tokens_per_s=later / decode if later > 0 and decode > 0 else None,
+            cache_miss_reason=None if self._started is None else self._started.cache_miss_reason,
+        )
+
+    def _logprob(self, event: Token) -> TokenLogprob:
+        assert event.logprob is not None
+        top = tuple(TokenLogprob(self._piece(token), token, value) for token, value in event.top)
+        return TokenLogprob(self._piece(event.token_id), event.token_id, event.logprob, top)
+
+    def _piece(self, token: int) -> str:
+        return self._tokenizer.piece(token).decode("utf-8", errors="replace")
+
+
+def outputs_of(event: Event) -> Outputs | None:
+    """The outputs of a prompt request; None before the last event. Raises what the request failed with."""
+    if isinstance(event, Failed):
+        raise _as_gemlet_error(event.error) from event.error
+    if isinstance(event, Cancelled):
+        raise GemletError("the request was cancelled: the model is closed")
+    return event if isinstance(event, Outputs) else None
+
+
+def _as_gemlet_error(error: Exception) -> GemletError:
+    if isinstance(error, GemletError):
+        return error
+    hint = "close other models or ask for less" if isinstance(error, MemoryError) else None
+    return GemletError(f"the request failed: {type(error).__name__}: {error}", hint=hint)

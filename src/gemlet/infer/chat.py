@@ -1,0 +1,313 @@
+"""The public `Model`: text and messages in, text, scores and logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet.errors import InvalidRequestError
+from gemlet.infer.answer import Answer, Prepared
+from gemlet.infer.engine import PREFIX_BYTES, Engine, Ticket
+from gemlet.infer.options import Defaults, Options, Stop, as_messages, check_ids, prepare, refuse_unsupported
+from gemlet.infer.requests import PromptRequest, Sink
+from gemlet.infer.scheduler import Limits
+from gemlet.infer.scoring import TextOrIds, as_score, read_prompts, score_request
+from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
+from gemlet.infer.worker import Decoder
+from gemlet.model.config import ModelConfig
+from gemlet.text.template import render, render_base
+from gemlet.text.tokenizer import Tokenizer
+from gemlet.types import Completion, Manifest, Message, Sampling, Score
+
+Messages = Iterable[Message | dict[str, Any]]
+
+MAX_LOGITS_BYTES = 2 * 2**30
+"""Logits that are given without naming positions."""
+
+AT_ONCE = 32
+"""Prompts that `score_many` and `embed` keep in the engine."""
+
+
+class Model:
+    """An open model. A context manager, safe to use from several threads; `gemlet.load` makes one.
+
+    `sampling` holds its defaults, `context` the positions a request may take, `reference` how it was named,
+    `notices` what a person should be told about it, one line each.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        manifest: Manifest,
+        sampling: Sampling,
+        has_chat_format: bool,
+        context: int | None = None,
+        reference: str = "",
+        notices: tuple[str, ...] = (),
+        limits: Limits | None = None,
+        prefix_bytes: int = PREFIX_BYTES,
+    ) -> None:
+        self.config: ModelConfig = decoder.config
+        self.manifest = manifest
+        self.sampling = sampling
+        self.has_chat_format = has_chat_format
+        self.reference = reference
+        self.notices = notices
+        self.tokenizer = tokenizer
+        self._engine = Engine(decoder, context=context, limits=limits, prefix_bytes=prefix_bytes)
+        self.context = self._engine.context
+        self._defaults = Defaults(sampling, self.config.stop_ids, self.context, self.config.vocab_size)
+
+    # The overloads say what a call gives: one completion, a list of `n`, or the events as they come.
+    @overload
+    def generate(self, prompt: TextOrIds, *, stream: Literal[True], **options: Any) -> AnswerStream: ...
+    @overload
+    def generate(self, prompt: TextOrIds, *, n: Literal[1] = 1, **options: Any) -> Completion: ...
+    @overload
+    def generate(self, prompt: TextOrIds, *, n: int, **options: Any) -> list[Completion]: ...
+    def generate(
+        self,
+        prompt: TextOrIds,
+        *,
+        max_tokens: int | None = 256,
+        n: int = 1,
+        stop: Stop = (),
+        seed: int | None = None,
+        logprobs: int = 0,
+        ignore_eos: bool = False,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> Any:
+        """Continue a prompt: text (one BOS is put before it) or token ids, taken as they are.
+
+        The answer ends at a stop id of the model (unless `ignore_eos`), a string or id of `stop`, or
+        after `max_tokens` (None: all the context holds). `seed` None draws one, which is reported.
+        `logprobs` K > 0 gives each token's log-probability and the K likeliest. `sampling` takes the fields
+        of `Sampling`. `token_ids` include the stop id that ended an answer; `text` has no stop string.
+
+        Returns a Completion, a list of them for n > 1, or with `stream` an iterator of TokenEvent whose `close`
+        cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError, QueueFullError.
+        """
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        return self._answer(lambda: self._continuation(prompt, options), n, stream)
+
+    @overload
+    def chat(self, messages: Messages, *, stream: Literal[True], **options: Any) -> AnswerStream: ...
+    @overload
+    def chat(self, messages: Messages, *, n: Literal[1] = 1, **options: Any) -> Completion: ...
+    @overload
+    def chat(self, messages: Messages, *, n: int, **options: Any) -> list[Completion]: ...
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        tools: Any = None,
+        tool_choice: Any = None,
+        response_format: Any = None,
+        n: int = 1,
+        stop: Stop = (),
+        seed: int | None = None,
+        logprobs: int = 0,
+        ignore_eos: bool = False,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> Any:
+        """Answer a conversation of role/content dictionaries or Message values; otherwise as `generate`.
+
+        What had to be changed about the messages is in the completion's `normalisations`; a model without a
+        chat format is asked in a short few-shot frame, which is said there too. `tools`, `tool_choice` and
+        `response_format` are refused with UnsupportedParameterError. Raises ConversationError.
+        """
+        refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        return self._answer(lambda: self._reply(messages, options), n, stream)
+
+    @overload
+    def agenerate(self, prompt: TextOrIds, *, stream: Literal[True], **options: Any) -> AsyncAnswerStream: ...
+    @overload
+    def agenerate(
+        self, prompt: TextOrIds, *, n: Literal[1] = 1, **options: Any
+    ) -> Coroutine[Any, Any, Completion]: ...
+    @overload
+    def agenerate(
+        self, prompt: TextOrIds, *, n: int, **options: Any
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+    def agenerate(
+        self,
+        prompt: TextOrIds,
+        *,
+        max_tokens: int | None = 256,
+        n: int = 1,
+        stop: Stop = (),
+        seed: int | None = None,
+        logprobs: int = 0,
+        ignore_eos: bool = False,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> Any:
+        """`generate` for an event loop: a coroutine, or with `stream` an async iterator of TokenEvent.
+
+        Cancelling the task that waits, or closing the iterator, cancels the request.
+        """
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        return self._answer_async(lambda: self._continuation(prompt, options), n, stream)
+
+    @overload
+    def achat(self, messages: Messages, *, stream: Literal[True], **options: Any) -> AsyncAnswerStream: ...
+    @overload
+    def achat(
+        self, messages: Messages, *, n: Literal[1] = 1, **options: Any
+    ) -> Coroutine[Any, Any, Completion]: ...
+    @overload
+    def achat(
+        self, messages: Messages, *, n: int, **options: Any
+    ) -> Coroutine[Any, Any, list[Completion]]: ...
+    def achat(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        tools: Any = None,
+        tool_choice: Any = None,
+        response_format: Any = None,
+        n: int = 1,
+        stop: Stop = (),
+        seed: int | None = None,
+        logprobs: int = 0,
+        ignore_eos: bool = False,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> Any:
+        """`chat` for an event loop: a coroutine, or with `stream` an async iterator of TokenEvent."""
+        refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        return self._answer_async(lambda: self._reply(messages, options), n, stream)
+
+    def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Logits after each token: float32 [len(ids), vocab], or [len(positions), vocab] for those positions.
+
+        A negative position counts from the end. More than 2 GiB without naming positions is an
+        InvalidRequestError.
+        """
+        ids = check_ids(ids)
+        if positions is None:
+            size = 4 * len(ids) * self.config.vocab_size
+            if size > MAX_LOGITS_BYTES:
+                hint = "name the positions that are needed"
+                raise InvalidRequestError(f"the logits of {len(ids)} positions take {size} bytes", hint=hint)
+            positions = range(len(ids))
+        wanted = [p + len(ids) if p < 0 else p for p in check_ids(positions)]
+        if not wanted:
+            return np.empty((0, self.config.vocab_size), np.float32)
+        rows = sorted(set(wanted))
+        (outputs,) = read_prompts(self._engine, [PromptRequest(tuple(ids), logits=tuple(rows))], 1)
+        if wanted == rows:
+            return outputs.logits
+        return outputs.logits[np.searchsorted(rows, wanted)]
+
+    def score(self, context: TextOrIds, continuation: TextOrIds) -> Score:
+        """The log-probability of a continuation, by lm-eval's rule for text; ids are taken as they are."""
+        return self.score_many([(context, continuation)])[0]
+
+    def score_many(self, pairs: Iterable[tuple[TextOrIds, TextOrIds]]) -> list[Score]:
+        """The score of each (context, continuation), computed together where there are several."""
+        requests = [score_request(self.tokenizer, context, continuation) for context, continuation in pairs]
+        outputs = read_prompts(self._engine, requests, AT_ONCE)
+        return [as_score(request, output) for request, output in zip(requests, outputs, strict=True)]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The mean of the final hidden states of each text's tokens, unit length: float32 [n, hidden].
+
+        The BOS is left out of the mean, unless the text has nothing else.
+        """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise InvalidRequestError("texts must be a list of texts")
+        prompts = [self.tokenize(text) for text in texts]
+        requests = [PromptRequest(tuple(ids), hidden=tuple(range(1, len(ids))) or (0,)) for ids in prompts]
+        result = np.empty((len(requests), self.config.hidden_size), np.float32)
+        for i, outputs in enumerate(read_prompts(self._engine, requests, AT_ONCE)):
+            mean = outputs.hidden.mean(axis=0, dtype=np.float64)
+            result[i] = mean / np.linalg.norm(mean)
+        return result
+
+    def tokenize(self, text: str, bos: bool = True) -> list[int]:
+        """The ids of a text; control tokens it spells out stay text. TextError for what has no encoding."""
+        return self.tokenizer.encode(text, bos=bos)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids. InvalidRequestError for ids that the vocabulary does not have."""
+        return self.tokenizer.decode(check_ids(ids))
+
+    def render(self, messages: Messages, tools: Any = None, strict: bool = False) -> list[int]:
+        """The ids that `chat` would send, ending where the model's turn begins.
+
+        `strict` refuses, with ConversationError, what would otherwise be normalised.
+        """
+        refuse_unsupported(tools=tools)
+        return list(self._rendered(messages, strict)[0])
+
+    def close(self) -> None:
+        """Give everything back; requests that still run end as cancelled. Calling it again does nothing."""
+        self._engine.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _continuation(self, prompt: TextOrIds, options: Options) -> Prepared:
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else check_ids(prompt)
+        return prepare(ids, options, self._defaults)
+
+    def _reply(self, messages: Messages, options: Options) -> Prepared:
+        ids, stop, normalisations = self._rendered(messages, strict=False)
+        return prepare(ids, options, self._defaults, stop, normalisations)
+
+    def _rendered(
+        self, messages: Messages, strict: bool
+    ) -> tuple[Sequence[int], tuple[str, ...], tuple[str, ...]]:
+        """Ids, strings that end the model's turn, and normalisations of a conversation."""
+        values = as_messages(messages)
+        if self.has_chat_format:
+            rendered = render(values, self.tokenizer, strict=strict)
+            return rendered.ids, (), rendered.normalisations
+        framed = render_base(values, self.tokenizer)
+        return framed.ids, framed.stop, framed.normalisations
+
+    def _submit(self, prepared: Prepared, sink: Sink) -> tuple[Answer, Ticket]:
+        tickets: list[Ticket] = []
+        answer = Answer(prepared, self.tokenizer, self.manifest, lambda index: tickets[0].cancel(index))
+        tickets.append(self._engine.submit(prepared.request, sink))
+        return answer, tickets[0]
+
+    def _answer(self, prepare: Callable[[], Prepared], n: int, stream: bool) -> Any:
+        events = AnswerStream(prepare(), self._submit)
+        if stream:
+            return events
+        with events:
+            for _ in events:
+                pass
+        return events.completions[0] if n == 1 else events.completions
+
+    def _answer_async(self, prepare: Callable[[], Prepared], n: int, stream: bool) -> Any:
+        events = AsyncAnswerStream(prepare, self._submit)
+        if stream:
+            return events
+
+        async def collect() -> Completion | list[Completion]:
+            async with events:
+                async for _ in events:
+                    pass
+            return events.completions[0] if n == 1 else events.completions
+
+        return collect()

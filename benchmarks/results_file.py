@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from gemlet.machine import describe
+from gemlet.version import __version__
 
-RESULTS = Path(__file__).resolve().parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -33,21 +35,21 @@ def sha256(path: Path) -> str:
 
 
 def commit() -> str:
-    """The commit measured, marked where files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-        cwd=RESULTS.parent,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return described.stdout.strip()
+    """The commit measured, marked where tracked files differ from it."""
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD") + ("-dirty" if changes else "")
+
+
+def git(*arguments: str) -> str:
+    """What git says about this repository."""
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python and of the packages that matter to a result."""
-    found = {"python": platform.python_version()}
-    for package in ("gemlet", "numpy", *packages):
+    found = {"python": platform.python_version(), "gemlet": __version__}
+    for package in ("numpy", *packages):
         found[package] = importlib.metadata.version(package)
     return found
 

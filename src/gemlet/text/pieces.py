@@ -19,7 +19,7 @@ MAX_PIECES = 1 << 21
 MAX_PIECE_BYTES = 1 << 12
 
 CUT = re.compile(r"(?<=\n)(?!\n)|(?<=[\w.,;:]) ")
-"""Where a text may be cut without changing its ids: after a run of newlines, before the space after a word."""
+"""Where a text may be cut without changing its ids: after a run of newlines, before a word's next space."""
 
 _CONTROL_NAME = re.compile(r"<(pad|eos|bos|unk|mask|unused\d+|(start|end)_of_[a-z]+|image_soft_token)>")
 _BYTE_NAME = re.compile(r"<0x([0-9A-F]{2})>")
@@ -43,8 +43,8 @@ BPE = 2
 class Pieces:
     """Every piece in id order, spaces spelled as U+2581.
 
-    `scores`: float64, of two possible merges the higher one is first; they mean nothing but for ordinary pieces
-    of several characters. `types`: int32, the constants of this module.
+    `scores`: float64, of two possible merges the higher one is first; they matter only for ordinary pieces of
+    several characters. `types`: int32, the constants of this module.
     """
 
     names: list[str]
@@ -112,7 +112,7 @@ def _check_names(path: str, names: list[str]) -> None:
 def write_model(pieces: Pieces) -> bytes:
     """The SentencePiece model of checked pieces: BPE with byte fallback, nothing normalised, no dummy prefix.
 
-    Scores are written as ranks and only where they matter: one vocabulary gives one model, whatever its source.
+    Scores are written as ranks and only where they matter: one vocabulary gives one model, whatever its file.
     """
     trainer = b"".join(
         [

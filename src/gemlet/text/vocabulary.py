@@ -182,14 +182,21 @@ def _json_vocab(path: str, vocab: object) -> dict[str, int]:
 def _added_tokens(path: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tokens matched in the raw text, in id order, each with its content and id."""
     tokens = document.get("added_tokens") or []
-    for token in tokens if isinstance(tokens, list) else [None]:
-        fields = (token.get("content"), token.get("id")) if isinstance(token, dict) else ()
-        if [type(field) for field in fields] != [str, int] or fields[1] < 0:
-            raise ModelFileError(path, "added_tokens", "is not a list of tokens, each with content and id")
+    if not isinstance(tokens, list) or not all(_is_added_token(token) for token in tokens):
+        raise ModelFileError(path, "added_tokens", "is not a list of tokens, each with content and id")
+    for token in tokens:
         for flag in ("single_word", "lstrip", "rstrip", "normalized"):
             if token.get(flag) and not token.get("special"):
-                raise ModelFileError(path, "added_tokens", f"{fields[0]!r} has {flag}, which is not supported")
+                problem = f"{token['content']!r} has {flag}, which is not supported"
+                raise ModelFileError(path, "added_tokens", problem)
     return sorted(tokens, key=lambda token: int(token["id"]))
+
+
+def _is_added_token(token: object) -> bool:
+    if not isinstance(token, dict):
+        return False
+    number = token.get("id")
+    return isinstance(token.get("content"), str) and type(number) is int and number >= 0
 
 
 def _merge_scores(path: str, merges: object, vocab: Mapping[str, int], types: np.ndarray) -> np.ndarray:
@@ -214,7 +221,7 @@ def _merge_scores(path: str, merges: object, vocab: Mapping[str, int], types: np
         if types[made] != NORMAL or made == last:
             continue
         if scores[made] > -np.inf:
-            raise ModelFileError(path, f"model.merges[{rank}]", "stands apart from others that make its piece")
+            raise ModelFileError(path, f"model.merges[{rank}]", "stands apart from others for its piece")
         scores[made] = -rank
         last = made
     _expect_every_merge(path, seen, vocab, types)

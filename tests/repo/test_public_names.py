@@ -38,7 +38,7 @@ def test_the_package_is_typed() -> None:
 def test_the_version_is_written_once() -> None:
     assert gemlet.__version__ == importlib.metadata.version("gemlet")
     number = re.compile(
-        rf"""(version["']?\s*[=:]\s*["']){re.escape(gemlet.__version__)}["']""", re.IGNORECASE
+        rf"""(version[_"']*\s*[=:]\s*["']){re.escape(gemlet.__version__)}["']""", re.IGNORECASE
     )
     places = [
         name(path)

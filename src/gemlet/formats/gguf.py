@@ -135,6 +135,12 @@ class _Reader:
         except UnicodeDecodeError:
             self.fail("has a string that is not UTF-8")
 
+    def name(self) -> str:
+        name = self.string(MAX_NAME_BYTES)
+        if not name:
+            self.fail("has an empty name")
+        return name
+
     def file(self) -> GgufFile:
         if bytes(self.view[self.need(4) : 4]) != MAGIC:
             self.fail("is not a GGUF file (wrong magic)")
@@ -158,7 +164,7 @@ class _Reader:
         metadata: dict[str, Any] = {}
         for index in range(count):
             self.field = f"metadata key {index}"
-            key = self.string(MAX_NAME_BYTES)
+            key = self.name()
             self.field = f"metadata {key!r}"
             if key in metadata:
                 self.fail("appears twice")
@@ -259,7 +265,7 @@ class _Reader:
     def entry(self) -> tuple[str, str, tuple[int, ...], int, int]:
         """One line of the tensor table: name, kind, shape, offset in the data area, bytes."""
         self.field = "tensor table"
-        name = self.string(MAX_NAME_BYTES)
+        name = self.name()
         self.field = f"tensor {name!r}"
         dimensions = self.u32()
         if not 1 <= dimensions <= MAX_DIMENSIONS:

@@ -18,15 +18,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class PseudoTerminal:
-    """Runs gemlet with a fake model. `screen` is everything printed so far, control sequences included."""
+    """Runs gemlet, by default with a fake model. `screen`: everything printed, with its control sequences."""
 
-    def __init__(self, *words: str, delay_s: float = 0.0, answer: str = "Fine.", columns: int = 80) -> None:
+    def __init__(
+        self, *words: str, delay_s: float = 0.0, answer: str = "Fine.", columns: int = 80, fake: bool = True
+    ) -> None:
+        program = ["tests.cli.fake_model", str(delay_s), answer] if fake else ["gemlet"]
         outer, inner = pty.openpty()
         ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "PYTHONUNBUFFERED": "1"}
         environment.pop("NO_COLOR", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.fake_model", str(delay_s), answer, *words],
+            [sys.executable, "-m", *program, *words],
             stdin=inner, stdout=inner, stderr=inner, cwd=ROOT, env=environment, start_new_session=True,
             preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
@@ -56,6 +59,13 @@ class PseudoTerminal:
             assert self._read(0.1), f"ended without {text!r}: {self.screen!r}"
         self._seen = self.screen.index(text, self._seen) + len(text)
         return time.monotonic() - started
+
+    def wait_for_any(self, seconds: float = 20.0) -> None:
+        """Read until anything is printed."""
+        started = time.monotonic()
+        while not self.screen:
+            assert time.monotonic() - started < seconds, "nothing is printed"
+            assert self._read(0.1), "ended without printing"
 
     def end(self, seconds: float = 20.0) -> int:
         """Read to the end and return the exit code."""

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from gemlet.cli.terminal import note
 from gemlet.cli.terms import TERMS
 from gemlet.types import as_dict
 
@@ -36,6 +37,8 @@ def execute(parsed: argparse.Namespace) -> int:
     from gemlet.store.references import resolve
 
     found = resolve(parsed.reference or parsed.model)
+    for line in found.notices:
+        note(line)
     description = describe(open_source(found.path))
     if parsed.json:
         print(json.dumps(description, ensure_ascii=False))

@@ -19,7 +19,7 @@ help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## the real Gemma 3 270M continues PROMPT="…"
-	@.venv/bin/gemlet run --raw --stats -n 96 -p '$(subst ','\'',$(value PROMPT))'
+	@.venv/bin/gemlet run --raw --stats -n 96 --seed 1 -p '$(subst ','\'',$(value PROMPT))'
 
 test: build lint types test-native  ## all that CI runs
 	$(PY) -m pytest

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.errors import InvalidRequestError
+from gemlet.errors import ConversationError, InvalidRequestError
 from gemlet.infer.answer import Answer, Prepared
 from gemlet.infer.engine import PREFIX_BYTES, Engine, Ticket
-from gemlet.infer.options import Defaults, Options, Stop, as_messages, check_ids, prepare, refuse_unsupported
+from gemlet.infer.options import (
+    Defaults,
+    Options,
+    Stop,
+    check_ids,
+    check_switch,
+    prepare,
+    refuse_unsupported,
+)
 from gemlet.infer.requests import PromptRequest, Sink
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.scoring import TextOrIds, as_score, read_prompts, score_request
 from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
 from gemlet.infer.worker import Decoder
 from gemlet.model.config import ModelConfig
-from gemlet.text.template import render, render_base
+from gemlet.text.template import Rendered, render, render_base
 from gemlet.text.tokenizer import Tokenizer
 from gemlet.types import Completion, Manifest, Message, Sampling, Score
 
-Messages = Iterable[Message | dict[str, Any]]
+Messages = Sequence[Message | Mapping[str, Any]]
 
 MAX_LOGITS_BYTES = 2 * 2**30
 """Logits that are given without naming positions."""
@@ -91,8 +99,8 @@ class Model:
         `logprobs` K > 0 gives each token's log-probability and the K likeliest. `sampling` takes the fields
         of `Sampling`. `token_ids` include the stop id that ended an answer; `text` has no stop string.
 
-        Returns a Completion, a list of them for n > 1, or with `stream` an iterator of TokenEvent whose `close`
-        cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError, QueueFullError.
+        Returns a Completion, a list of them for n > 1, or with `stream` an iterator of TokenEvent, whose
+        `close` cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError, QueueFullError.
         """
         options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
         return self._answer(lambda: self._continuation(prompt, options), n, stream)
@@ -251,7 +259,7 @@ class Model:
         `strict` refuses, with ConversationError, what would otherwise be normalised.
         """
         refuse_unsupported(tools=tools)
-        return list(self._rendered(messages, strict)[0])
+        return list(self._rendered(messages, strict).ids)
 
     def close(self) -> None:
         """Give everything back; requests that still run end as cancelled. Calling it again does nothing."""
@@ -270,19 +278,15 @@ class Model:
         return prepare(ids, options, self._defaults)
 
     def _reply(self, messages: Messages, options: Options) -> Prepared:
-        ids, stop, normalisations = self._rendered(messages, strict=False)
-        return prepare(ids, options, self._defaults, stop, normalisations)
+        rendered = self._rendered(messages, strict=False)
+        return prepare(rendered.ids, options, self._defaults, rendered.stop, rendered.normalisations)
 
-    def _rendered(
-        self, messages: Messages, strict: bool
-    ) -> tuple[Sequence[int], tuple[str, ...], tuple[str, ...]]:
-        """Ids, strings that end the model's turn, and normalisations of a conversation."""
-        values = as_messages(messages)
+    def _rendered(self, messages: Messages, strict: bool) -> Rendered:
         if self.has_chat_format:
-            rendered = render(values, self.tokenizer, strict=strict)
-            return rendered.ids, (), rendered.normalisations
-        framed = render_base(values, self.tokenizer)
-        return framed.ids, framed.stop, framed.normalisations
+            return render(messages, self.tokenizer, strict=strict)
+        if strict:
+            raise ConversationError("a base model has no chat format that could be kept strictly")
+        return render_base(messages, self.tokenizer)
 
     def _submit(self, prepared: Prepared, sink: Sink) -> tuple[Answer, Ticket]:
         tickets: list[Ticket] = []
@@ -291,6 +295,7 @@ class Model:
         return answer, tickets[0]
 
     def _answer(self, prepare: Callable[[], Prepared], n: int, stream: bool) -> Any:
+        check_switch("stream", stream)
         events = AnswerStream(prepare(), self._submit)
         if stream:
             return events
@@ -300,6 +305,7 @@ class Model:
         return events.completions[0] if n == 1 else events.completions
 
     def _answer_async(self, prepare: Callable[[], Prepared], n: int, stream: bool) -> Any:
+        check_switch("stream", stream)
         events = AsyncAnswerStream(prepare, self._submit)
         if stream:
             return events

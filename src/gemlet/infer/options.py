@@ -1,4 +1,4 @@
-"""What a caller asks for, checked and made into a request: messages, limits, stops, sampling."""
+"""What a caller asks for, checked and made into a request: limits, stops, sampling."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemlet.errors import (
-    ContextLengthError,
-    ConversationError,
-    InvalidRequestError,
-    UnsupportedParameterError,
-)
+from gemlet.errors import ContextLengthError, InvalidRequestError, UnsupportedParameterError
 from gemlet.infer.answer import Prepared
 from gemlet.infer.requests import AnswerRequest
 from gemlet.infer.sample import REACH, check_seed, draw_seed, merge_sampling
-from gemlet.types import Message, Sampling, ToolCall
+from gemlet.types import Sampling
 
 Stop = str | int | Sequence[str | int]
 
@@ -56,8 +51,7 @@ def prepare(
     """
     _check_whole("n", options.n, 1)
     _check_whole("logprobs", options.logprobs, 0, REACH)
-    if not isinstance(options.ignore_eos, bool):
-        raise InvalidRequestError(f"ignore_eos must be true or false, not {options.ignore_eos!r}")
+    check_switch("ignore_eos", options.ignore_eos)
     max_tokens = options.max_tokens
     if max_tokens is None:
         max_tokens = defaults.context - len(ids)
@@ -106,67 +100,19 @@ def _check_whole(name: str, value: object, low: int, high: int | None = None) ->
         raise InvalidRequestError(f"{name} must be a whole number from {low}{limit}, not {value!r}")
 
 
+def check_switch(name: str, value: object) -> None:
+    """InvalidRequestError unless the value is true or false."""
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"{name} must be true or false, not {value!r}")
+
+
 def check_ids(ids: Iterable[Any]) -> list[int]:
     """Token ids as plain numbers. InvalidRequestError for anything else; the engine checks their range."""
     checked = []
+    if isinstance(ids, (Mapping, bytes)) or not isinstance(ids, Iterable):
+        raise InvalidRequestError(f"token ids must be a list of numbers, not {type(ids).__name__}")
     for item in ids:
         if isinstance(item, (bool, str, float)) or not hasattr(item, "__index__"):
             raise InvalidRequestError(f"{item!r} is not a token id")
         checked.append(item.__index__())
     return checked
-
-
-def as_messages(messages: Iterable[Any]) -> list[Message]:
-    """Message values of dictionaries or Message values. ConversationError names what is wrong, and where."""
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise ConversationError("messages must be a list of messages, each with a role and content")
-    return [_as_message(item, f"messages[{i}]") for i, item in enumerate(messages)]
-
-
-def _as_message(item: Any, where: str) -> Message:
-    if isinstance(item, Message):
-        fields: dict[str, Any] = {name: getattr(item, name) for name in Message.__dataclass_fields__}
-    elif isinstance(item, Mapping):
-        fields = dict(item)
-    else:
-        raise ConversationError(f"{where} must be a dictionary or a Message, not {type(item).__name__}")
-    if unknown := [str(name) for name in fields if name not in Message.__dataclass_fields__]:
-        raise ConversationError(f"{where} has an unknown field {unknown[0]!r}")
-    if fields.get("role") not in ("system", "user", "assistant", "tool"):
-        known = "roles are system, user, assistant, tool"
-        raise ConversationError(f"{where} has the role {fields.get('role')!r}", hint=known)
-    calls = tuple(_as_tool_call(call, where) for call in fields.get("tool_calls") or ())
-    content = fields.get("content")
-    if content is None and calls:
-        content = ""
-    for name in ("tool_call_id", "name"):
-        if not isinstance(fields.get(name), (str, type(None))):
-            raise ConversationError(f"{where}: {name} must be text")
-    return Message(
-        fields["role"], _as_text(content, where), calls, fields.get("tool_call_id"), fields.get("name")
-    )
-
-
-def _as_text(content: Any, where: str) -> str:
-    """Text as it is; text parts as the reference template puts them: trimmed, with nothing between."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, (list, tuple)):
-        raise ConversationError(f"{where}: content must be text, not {type(content).__name__}")
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise ConversationError(f"{where}: content of the type {kind!r} is not supported, only text")
-    return "".join(part["text"].strip() for part in content)
-
-
-def _as_tool_call(call: Any, where: str) -> ToolCall:
-    if isinstance(call, ToolCall):
-        return call
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping):
-        raise ConversationError(f"{where}: a tool call must be a dictionary with a function")
-    id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
-    if not (isinstance(id, str) and isinstance(name, str) and isinstance(arguments, str)):
-        raise ConversationError(f"{where}: a tool call needs id, name and arguments as text")
-    return ToolCall(id, name, arguments)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import cast
 
-from gemlet.errors import ContextLengthError, InvalidRequestError
+from gemlet.errors import ContextLengthError, InvalidRequestError, ModelFileError
 from gemlet.infer.chat import Model
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Loaded
@@ -54,6 +54,9 @@ def load(
         hint = f"the model was made for {config.context_length} tokens"
         raise ContextLengthError(limit, config.context_length, hint=hint)
     tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
+    if tokenizer.vocab_size < config.vocab_size:
+        problem = f"has {tokenizer.vocab_size} pieces, the embedding has {config.vocab_size} rows"
+        raise ModelFileError(loaded.facts.tokenizer.path, "vocabulary", problem)
     decoder = Decoder(config, loaded.weights, threads=threads)
     return Model(
         decoder,
@@ -72,7 +75,7 @@ def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Dec
         model=reference,
         weights_sha256=loaded.weights.sha256,
         tokenizer_sha256=tokenizer.sha256,
-        template_sha256=template_sha256() if loaded.facts.chat_template is not None else None,
+        template_sha256=template_sha256(base=loaded.facts.chat_template is None),
         adapter_sha256=None,
         weights_type=loaded.weights.weights_type,
         activation_type="int8",

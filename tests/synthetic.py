@@ -17,7 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 
 from gemlet.model.config import LayerType, ModelConfig
-from tests.synthetic_tokenizer import SMALLEST_REAL_VOCABULARY, tiny_tokenizer, tiny_vocabulary
+from tests.synthetic_tokenizer import REAL_VOCABULARIES, tiny_tokenizer, tiny_vocabulary
 
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -241,7 +241,7 @@ def write_tiny_hf(
     (folder / "generation_config.json").write_text(json.dumps(generation))
     if chat_template:
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": chat_template}))
-    if config.vocab_size >= SMALLEST_REAL_VOCABULARY:
+    if config.vocab_size in REAL_VOCABULARIES:
         (folder / "tokenizer.model").write_bytes(tiny_tokenizer(config.vocab_size))
     result, tensors = {}, {}
     for name, weight in tiny_weights(config, rng).items():

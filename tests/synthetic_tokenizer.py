@@ -9,8 +9,8 @@ import numpy as np
 import sentencepiece
 
 TURNS = ("<start_of_turn>", "<end_of_turn>")
-SMALLEST_REAL_VOCABULARY = 560
-"""Below this size a synthetic vocabulary is a list of names without a tokenizer behind it."""
+REAL_VOCABULARIES = range(560, 8001)
+"""Outside these sizes a synthetic vocabulary is a list of names without a tokenizer behind it."""
 
 
 _CORPUS = """
@@ -104,8 +104,8 @@ def tiny_tokenizer(size: int) -> bytes:
 
 @functools.cache
 def tiny_vocabulary(size: int) -> tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]:
-    """Pieces, scores and types as a GGUF file lists them; below 560 pieces no tokenizer is behind them."""
-    if size < SMALLEST_REAL_VOCABULARY:
+    """Pieces, scores and types as a GGUF file lists them."""
+    if size not in REAL_VOCABULARIES:
         named = ("<pad>", "<eos>", "<bos>", "<unk>")
         pieces = tuple(named[i] if i < 4 else f"w{i}" for i in range(size))
         return pieces, tuple(-float(i) for i in range(size)), tuple(3 if i < 4 else 1 for i in range(size))

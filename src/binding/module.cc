@@ -152,6 +152,9 @@ double row_log_sum_exp(const BoundProgram& self, nb::handle row) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // A forked child inherits objects that only the parent's engine thread could free: not a leak to report there.
+  nb::set_leak_warnings(false);
+
   m.def("instruction_set", [](const std::string& wanted) -> nb::object {
     const Kernels* kernels = find_kernels(wanted.c_str());
     return kernels ? nb::object(nb::str(kernels->name)) : nb::none();

@@ -100,7 +100,8 @@ class Model:
         of `Sampling`. `token_ids` include the stop id that ended an answer; `text` has no stop string.
 
         Returns a Completion, a list of them for n > 1, or with `stream` an iterator of TokenEvent, whose
-        `close` cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError, QueueFullError.
+        `close` cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError,
+        QueueFullError, ModelClosedError.
         """
         options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
         return self._answer(lambda: self._continuation(prompt, options), n, stream)

@@ -14,6 +14,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when a test file imports the library
+
 settings.register_profile("gemlet", deadline=None, derandomize=IN_CI)
 settings.load_profile("gemlet")
 
@@ -29,7 +31,6 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             if name != "GEMLET_ISA":  # the suite may be run once for each instruction set
                 patch.delenv(name)
         patch.setenv("HF_HOME", str(home / "huggingface"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from gemlet.errors import ContextLengthError, GemletError, UnsupportedParameterError
 from tests.infer.fake_model import fake_decoder, fake_model
-from tests.infer.test_chat import CONVERSATION, PROMPT, idle
+from tests.infer.test_chat import CONVERSATION, PROMPT
+from tests.infer.test_leaving import idle
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from dataclasses import replace
@@ -13,9 +12,7 @@ import pytest
 from gemlet.errors import (
     ContextLengthError,
     ConversationError,
-    GemletError,
     InvalidRequestError,
-    ModelClosedError,
     TextError,
     UnsupportedParameterError,
 )
@@ -24,7 +21,7 @@ from gemlet.infer.requests import AnswerRequest
 from gemlet.infer.sample import merge_sampling
 from gemlet.types import Completion, Message
 from tests.infer.fake_model import CONTEXT, DEFAULTS, MANIFEST, VOCABULARY, fake_decoder, fake_model
-from tests.infer.fakes import STOP, hidden_after, logits_after
+from tests.infer.fakes import STOP
 from tests.infer.naive import naive_answer
 
 PROMPT = "The area of a wide room"
@@ -305,185 +302,6 @@ def test_stop_strings_of_the_frame_end_an_answer(monkeypatch):
 def test_wrong_messages(model, messages):
     with pytest.raises(ConversationError):
         model.chat(messages)
-
-
-def rows_by_hand(ids):
-    return np.array([logits_after(tuple(ids[: i + 1]), VOCABULARY) for i in range(len(ids))])
-
-
-def test_logits(model):
-    ids = model.tokenize(PROMPT)
-    expected = rows_by_hand(ids)
-    got = model.logits(ids)
-    assert got.dtype == np.float32 and np.array_equal(got, expected)
-    assert np.array_equal(model.logits(ids, positions=[-1]), expected[-1:])
-    assert np.array_equal(model.logits(ids, positions=[3, 0, 3]), expected[[3, 0, 3]])
-    assert model.logits(ids, positions=[]).shape == (0, VOCABULARY)
-    for wrong in ([len(ids)], [-len(ids) - 1], ["x"]):
-        with pytest.raises(InvalidRequestError):
-            model.logits(ids, positions=wrong)
-
-
-def test_too_many_logits_must_name_positions(model, monkeypatch):
-    monkeypatch.setattr(chat_module, "MAX_LOGITS_BYTES", 4 * VOCABULARY * 5)
-    assert model.logits([2] * 5).shape == (5, VOCABULARY)
-    with pytest.raises(InvalidRequestError, match="6 positions") as caught:
-        model.logits([2] * 6)
-    assert "name the positions" in caught.value.hint
-    assert model.logits([2] * 6, positions=range(6)).shape == (6, VOCABULARY)
-
-
-def check_score(score, ids, start):
-    rows = rows_by_hand(ids).astype(np.float64)
-    expected = []
-    for i in range(start, len(ids)):
-        row = rows[i - 1]
-        expected.append(row[ids[i]] - row.max() - np.log(np.exp(row - row.max()).sum()))
-    assert score.token_ids == tuple(ids[start:])
-    assert score.token_logprobs == pytest.approx(expected, abs=1e-12)
-    assert score.logprob == pytest.approx(sum(expected), abs=1e-10)
-    assert score.is_greedy == all(rows[i - 1].argmax() == ids[i] for i in range(start, len(ids)))
-
-
-@pytest.mark.parametrize(
-    ("context", "continuation", "bare"),
-    [
-        ("area of a", " room", "area of a"),
-        ("area of a ", "room", "area of a"),  # the space belongs to the continuation
-        ("area of a  \n", "room", "area of a"),
-        ("", "room", ""),
-        ("  ", "room", ""),
-    ],
-)
-def test_score_follows_lm_evals_rule(model, context, continuation, bare):
-    ids = model.tokenize(context + continuation)
-    check_score(model.score(context, continuation), ids, len(model.tokenize(bare)))
-
-
-def test_score_of_ids(model):
-    check_score(model.score([2, 300], [301, 302]), [2, 300, 301, 302], 2)
-    check_score(model.score([], [301]), [2, 301], 1)
-
-
-def test_greedy_continuation_is_found(model):
-    greedy = model.generate([2, 300], max_tokens=4, temperature=0, ignore_eos=True)
-    assert model.score([2, 300], greedy.token_ids).is_greedy
-    assert not model.score([2, 300], (*greedy.token_ids[:3], greedy.token_ids[3] ^ 1)).is_greedy
-
-
-@pytest.mark.parametrize("pair", [("a", ""), ("", ""), ([2], []), ("a", [3]), ([2], "a")])
-def test_scores_that_cannot_be(model, pair):
-    with pytest.raises(InvalidRequestError):
-        model.score(*pair)
-
-
-def test_score_many_keeps_the_order(model):
-    pairs = [([2, 300 + i % 50], [301, 302 + i % 7]) for i in range(100)]
-    together = model.score_many(pairs)
-    assert together == [model.score(*pair) for pair in pairs]
-    assert model.score_many([]) == []
-
-
-def test_embed(model):
-    texts = ["area of a room", "wide", ""]
-    vectors = model.embed(texts)
-    assert vectors.shape == (3, model.config.hidden_size) and vectors.dtype == np.float32
-    for text, vector in zip(texts, vectors, strict=True):
-        ids = tuple(model.tokenize(text))
-        hidden = [hidden_after(ids[: i + 1]) for i in range(len(ids))]
-        mean = np.mean(hidden[1:] or hidden, axis=0, dtype=np.float64)
-        assert vector == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
-    assert model.embed([]).shape == (0, model.config.hidden_size)
-    for wrong in ("text", [1]):
-        with pytest.raises(InvalidRequestError):
-            model.embed(wrong)
-
-
-def idle(model, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while model._engine.counts() != (0, 0):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
-
-
-@pytest.mark.parametrize("how", ["close", "with", "forget", "throw"])
-def test_leaving_a_stream_cancels_it(how):
-    decoder = fake_decoder(delay=0.005)
-    with fake_model(decoder) as model:
-        events = model.generate(PROMPT, max_tokens=None, ignore_eos=True, stream=True)
-        next(events)
-        if how == "close":
-            events.close()
-            assert list(events) == []
-        elif how == "with":
-            with events:
-                next(events)
-        elif how == "throw":
-            with pytest.raises(ZeroDivisionError), events:
-                raise ZeroDivisionError
-        else:
-            del events
-            gc.collect()
-        assert idle(model)
-        assert len(decoder.steps) < 100
-
-
-def test_a_stream_keeps_its_model_open():
-    events = fake_model().generate(PROMPT, max_tokens=20, ignore_eos=True, stream=True)
-    gc.collect()
-    assert len(list(events)) == 20
-
-
-def test_an_interrupted_call_cancels_its_request(monkeypatch):
-    decoder = fake_decoder(delay=0.005)
-    with fake_model(decoder) as model:
-        taken = []
-
-        def interrupt(self, event):
-            taken.append(event)
-            if len(taken) == 3:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr("gemlet.infer.answer.Answer.take", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            model.generate(PROMPT, max_tokens=None, ignore_eos=True)
-        assert idle(model)
-
-
-def test_a_failed_step_reaches_the_caller():
-    decoder = fake_decoder()
-
-    def fail(batch):
-        raise MemoryError("no room")
-
-    decoder.fail = fail
-    with fake_model(decoder) as model:
-        with pytest.raises(GemletError, match="MemoryError: no room"):
-            model.generate(PROMPT)
-        with pytest.raises(GemletError, match="no room"):
-            list(model.generate(PROMPT, stream=True))
-        with pytest.raises(GemletError, match="no room"):
-            model.score("a", " b")
-
-
-def test_close_ends_what_runs():
-    model = fake_model(fake_decoder(delay=0.005))
-    done: list[Completion] = []
-    thread = threading.Thread(
-        target=lambda: done.append(model.generate(PROMPT, max_tokens=None, ignore_eos=True))
-    )
-    thread.start()
-    while model._engine.counts() != (0, 1):
-        time.sleep(0.001)
-    model.close()
-    model.close()
-    thread.join(10)
-    assert done[0].finish_reason == "cancelled" and done[0].stop_reason is None
-    for call in (lambda: model.generate("x"), lambda: model.logits([2]), lambda: model.score("a", " b")):
-        with pytest.raises(ModelClosedError):
-            call()
 
 
 def test_many_threads_get_their_own_answers(model):

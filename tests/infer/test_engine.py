@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import random
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-import weakref
 
 import pytest
 
@@ -18,14 +12,13 @@ from gemlet.errors import (
     ContextLengthError,
     GemletError,
     InvalidRequestError,
-    ModelClosedError,
     QueueFullError,
 )
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
 from gemlet.types import Sampling
-from tests.infer.fakes import STOP, FakeDecoder
+from tests.infer.fakes import STOP, FakeDecoder, FakeState
 from tests.infer.naive import Running
 
 WARM = Sampling(top_k=20, top_p=0.95)
@@ -281,6 +274,23 @@ def test_failing_choice_takes_its_siblings_with_it(make):
     assert engine.counts() == (0, 0)
 
 
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_no_memory_for_a_choice_fails_its_request_only(make, monkeypatch, which):
+    engine = make(prefix_bytes=0)
+    copies = []
+
+    def copy(self):
+        copies.append(1)
+        if len(copies) == which:
+            raise MemoryError
+        return FakeState(self.ids, self.longest)
+
+    monkeypatch.setattr(FakeState, "copy", copy)
+    assert isinstance(Running.submit(engine, answer([2], 5, n=4)).wait().error, MemoryError)
+    Running.submit(engine, answer([2, 3], 5, n=2)).wait().check(FakeDecoder())
+    assert engine.counts() == (0, 0)
+
+
 def test_a_defect_of_the_loop_reaches_everyone(make, monkeypatch):
     decoder = FakeDecoder()
     engine = make(decoder)
@@ -312,31 +322,6 @@ def test_a_receiver_that_has_gone_away_is_cancelled(make):
     Running.submit(engine, answer([2, 3], 3)).wait().check(decoder)
 
 
-def test_close_ends_running_requests_and_is_idempotent():
-    decoder = FakeDecoder(delay=0.005)
-    engine = Engine(decoder)
-    running = Running.submit(engine, answer([2], 200, stop_ids=frozenset()))
-    waiting = Running.submit(engine, PromptRequest((2, 3), (1,)))
-    waiting.wait()
-    engine.close()
-    engine.close()
-    assert running.wait().ended == {0: "cancelled"}
-    assert decoder.closed
-    with pytest.raises(ModelClosedError):
-        engine.submit(answer([2]), print)
-    running.ticket.cancel()
-
-
-def test_a_forgotten_engine_ends_its_thread():
-    decoder = FakeDecoder()
-    engine = Engine(decoder)
-    Running.submit(engine, answer([2], 3)).wait()
-    gone = weakref.ref(engine)
-    del engine
-    gc.collect()
-    assert gone() is None and decoder.closed
-
-
 def test_requests_from_many_threads(make):
     decoder = FakeDecoder(max_rows=64)
     engine = make(decoder, limits=Limits(64, 64, 4))
@@ -355,54 +340,3 @@ def test_requests_from_many_threads(make):
     for thread in threads:
         thread.join(60)
     assert not failures
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_after_fork_the_child_is_told_and_can_open_its_own():
-    """In the child: use raises, close and cancel do nothing, a new engine works. The parent goes on."""
-    script = """
-        import os, warnings
-        warnings.simplefilter("ignore")
-        from gemlet.errors import ModelClosedError
-        from tests.infer.test_engine import Engine, FakeDecoder, Running, answer
-        decoder = FakeDecoder(delay=0.002)
-        engine = Engine(decoder)
-        running = Running.submit(engine, answer([2], 100, stop_ids=frozenset()))
-        running.take()
-        child = os.fork()
-        if child == 0:
-            try:
-                engine.submit(answer([2]), print)
-                os._exit(1)
-            except ModelClosedError as error:
-                assert "load it again" in str(error)
-            running.ticket.cancel()
-            engine.close()
-            fresh = Engine(FakeDecoder())
-            Running.submit(fresh, answer([2, 3])).wait().check(decoder)
-            fresh.close()
-            raise SystemExit(7)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        running.wait().check(decoder)
-        assert running.ended == {0: "length"}
-    """
-    assert run_script(script).returncode == 0
-
-
-def test_the_interpreter_ends_while_requests_run():
-    script = """
-        from tests.infer.test_engine import Engine, FakeDecoder, Running, answer
-        engine = Engine(FakeDecoder(delay=0.02))
-        Running.submit(engine, answer([2], 200, stop_ids=frozenset())).take()
-        print("end")
-    """
-    done = run_script(script)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
-
-
-def run_script(script: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.getcwd()])}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
-
-

@@ -14,7 +14,7 @@ from gemlet.infer.sample import check_sampling, check_seed
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.worker import Decoder, Worker
 
-PREFIX_BYTES = 512 * 2**20
+PREFIX_BYTES = 256 * 2**20
 """Memory for the states of finished requests, unless the engine is told otherwise."""
 
 MAX_CHOICES = 128

@@ -123,9 +123,12 @@ class Worker:
 
     def _start(self, id: int) -> None:
         """Give an admitted sequence its state."""
-        call = self._calls[id] if id in self._calls else self._sequences[id].call
+        known = self._sequences.get(id)
+        call = self._calls.get(id) if known is None else known.call
+        if call is None:
+            return  # it failed with a choice that was admitted in the same step
         try:
-            sequence = self._sequences.get(id) or self._first_sequence(call)
+            sequence = known or self._first_sequence(call)
             if sequence.source is not None:
                 sequence.state, sequence.source = sequence.source.take(), None
                 return

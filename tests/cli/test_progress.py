@@ -34,3 +34,14 @@ def test_long_work_shows_share_speed_and_time_left() -> None:
     assert stream.getvalue().count("packing") == 1
     progress.close()
     assert stream.getvalue().endswith("left\r\x1b[K")
+
+
+def test_a_second_piece_of_work_has_its_own_speed() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress("packing", stream, clock=clock)
+    clock.now = 10.0
+    progress(100_000_000, 100_000_000)
+    progress(0, 200_000_000)
+    clock.now = 11.0
+    progress(50_000_000, 200_000_000)
+    assert stream.getvalue().endswith("packing  25 %  50 of 200 MB, 50 MB/s, 3 s left")

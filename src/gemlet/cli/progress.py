@@ -10,7 +10,10 @@ _ERASE = "\r\x1b[K"
 
 
 class Progress:
-    """Call it with bytes done and bytes in all; `close` removes the line. Nothing is shown for short work."""
+    """Call it with bytes done and bytes in all; `close` removes the line. Nothing is shown for short work.
+
+    Where the bytes done become fewer, another piece of work has begun, with a speed of its own.
+    """
 
     def __init__(
         self, label: str, stream: TextIO, *, delay_s: float = 0.3, clock: Callable[[], float] = time.monotonic
@@ -21,9 +24,13 @@ class Progress:
         self._clock = clock
         self._started = clock()
         self._shown_at: float | None = None
+        self._done = 0
 
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
+        if done < self._done:
+            self._started = now
+        self._done = done
         since = now - (self._started if self._shown_at is None else self._shown_at)
         if since < (self._delay if self._shown_at is None else 0.1):
             return

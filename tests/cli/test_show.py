@@ -28,6 +28,7 @@ def test_json_has_every_fact(tiny: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (shown["family"], shown["chat"]) == ("gemma3", True)
     assert shown["config"]["hidden_size"] == config.hidden_size
     assert shown["stop_ids"] == [1, 106]  # a chat model ends its turn with the second, which the file forgot
+    assert shown["chat_template"]["characters"] == len(CHAT_TEMPLATE)
     rows = config.vocab_size * config.hidden_size
     assert shown["stored"]["Q8_0"] == {"tensors": 1, "bytes": rows // 32 * 34}
     assert sum(kind["bytes"] for kind in shown["stored"].values()) == shown["bytes"] < tiny.stat().st_size
@@ -41,6 +42,7 @@ def test_text_says_the_same(tiny: Path, capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert "chat model" in lines["model"]
+    assert lines["template"].startswith(f"{len(CHAT_TEMPLATE)} characters, sha256 ")
     assert lines["file"] == str(tiny)
     assert "6 local (window" in lines["layers"] and "1 global" in lines["layers"]
     assert f"{config.context_length} tokens" in lines["context"]

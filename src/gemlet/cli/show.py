@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def describe(source: Source) -> dict[str, Any]:
         "bytes": sum(kind["bytes"] for kind in stored.values()),
         "kv_bytes": {str(tokens): config.kv_bytes(tokens) for tokens in contexts},
         "tokenizer": {"kind": facts.tokenizer.kind, "sha256": facts.tokenizer.sha256},
+        "chat_template": _template(facts.chat_template),
         "stop_ids": list(config.stop_ids),
         "sampling": as_dict(facts.sampling),
         "licence": facts.licence,
@@ -104,11 +106,24 @@ def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
             "key-values",
             ", ".join(f"{tokens} tokens {_mebibytes(n)}" for tokens, n in description["kv_bytes"].items()),
         ),
+        ("template", _template_text(description["chat_template"])),
         ("stop ids", ", ".join(map(str, description["stop_ids"]))),
         ("sampling", _sampling(description["sampling"])),
         ("licence", TERMS.get(licence, licence) if licence else "the files do not say"),
         *(("corrected", line) for line in description["corrections"]),
     ]
+
+
+def _template(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    return {"characters": len(text), "sha256": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()}
+
+
+def _template_text(template: dict[str, Any] | None) -> str:
+    if template is None:
+        return "none"
+    return f"{template['characters']} characters, sha256 {template['sha256'][:16]}…"
 
 
 def _stored(stored: dict[str, dict[str, int]]) -> str:

@@ -1,0 +1,74 @@
+"""The native engine: a request gives the same tokens and log-probabilities, whatever surrounds it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from gemlet.infer.engine import Engine
+from gemlet.infer.requests import AnswerRequest, PromptRequest
+from gemlet.infer.scheduler import Limits
+from gemlet.model.decoder import Decoder
+from gemlet.model.weights import load
+from gemlet.types import Sampling
+from tests.infer.naive import Running, assert_outputs_equal
+from tests.synthetic import tiny_config, write_tiny_gguf
+
+CONFIG = tiny_config(context_length=512, sliding_window=24)
+SAMPLINGS = (Sampling(top_k=40, top_p=0.95), Sampling(temperature=0.0), Sampling(temperature=1.5, min_p=0.02))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bits") / "tiny.gguf"
+    write_tiny_gguf(path, CONFIG, np.random.default_rng(1), "Q4_0")
+    return load(path, cache_dir=None).weights
+
+
+def requests(rng: random.Random) -> list[AnswerRequest | PromptRequest]:
+    """Prompts that share beginnings, as conversations do, some longer than the window."""
+    texts = [[2, *(rng.randrange(300, 640) for _ in range(rng.randint(1, 150)))] for _ in range(4)]
+    made: list[AnswerRequest | PromptRequest] = []
+    for _ in range(24):
+        base = rng.choice(texts)
+        tail = [rng.randrange(300, 640) for _ in range(rng.randint(1, 20))]
+        ids = tuple(base[: rng.randint(1, len(base))] + tail)
+        if rng.random() < 0.25:
+            made.append(PromptRequest(ids, (len(ids) - 1,), (0,) if rng.random() < 0.5 else (), 1))
+            continue
+        sampling, n = rng.choice(SAMPLINGS), rng.choice([1, 1, 3])
+        made.append(AnswerRequest(ids, rng.randint(1, 25), sampling, rng.randint(0, 9), n, frozenset({1}), 2))
+    return made
+
+
+def check_equal(got: Running, alone: Running) -> None:
+    if got.outputs is not None:
+        assert_outputs_equal(got.outputs, alone.outputs)
+        return
+    for index, reason in got.ended.items():
+        tokens, expected = got.tokens.get(index, []), alone.tokens.get(index, [])
+        assert tokens == (expected[: len(tokens)] if reason == "cancelled" else expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chunks_neighbours_prefixes_threads_and_cancellations(weights, seed):
+    rng = random.Random(seed)
+    asked = requests(rng)
+    quiet = Engine(Decoder(CONFIG, weights, threads=1), limits=Limits(256, sequences=1), prefix_bytes=0)
+    alone = [Running.submit(quiet, request).wait() for request in asked]
+    quiet.close()
+    limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
+    busy = Engine(Decoder(CONFIG, weights, threads=2), limits=limits, shortest_prefix=2)
+    cached = 0
+    for start in range(0, len(asked), 8):
+        together = [Running.submit(busy, request) for request in asked[start : start + 8]]
+        for running in together:
+            if rng.random() < 0.2:
+                running.ticket.cancel()
+        for running, expected in zip(together, alone[start : start + 8], strict=True):
+            check_equal(running.wait(), expected)
+            cached += running.started.cached_tokens if running.started else 0
+    busy.close()
+    assert cached > 0  # prefixes were really reused

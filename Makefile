@@ -39,7 +39,7 @@ test-native: build  ## the C++ tests under the address and undefined-behaviour s
 	.venv/bin/ctest --test-dir build/sanitize --output-on-failure --no-tests=error
 
 fuzz: build  ## 200,000 damaged model files, nothing but typed errors
-	$(PY) -m tests.formats.fuzz --count 200000
+	$(PY) tests/fuzz/fuzz_model_files.py --count 200000
 
 parity: build  ## the real 270M against float32 transformers and the other engines' figures
 	$(PY) -m pytest tests/parity

@@ -32,13 +32,14 @@ class Blocks:
     mins: NDArray[np.float32] | None = None
 
     def values(self) -> NDArray[np.float32]:
-        """The float32 values, [rows, columns]."""
+        """The float32 values, [rows, columns]. A scale that is not finite gives values that are not."""
         grouped = self.codes.reshape(*self.scales.shape, self.group).astype(np.float32)
         if self.zero:
             grouped -= np.float32(self.zero)
-        grouped *= self.scales[..., None].astype(np.float32)
-        if self.mins is not None:
-            grouped += self.mins[..., None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            grouped *= self.scales[..., None].astype(np.float32)
+            if self.mins is not None:
+                grouped += self.mins[..., None]
         return grouped.reshape(self.codes.shape)
 
 

@@ -14,7 +14,8 @@ def float_values(kind: str, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
     rows = np.ascontiguousarray(rows)
     if kind == "BF16":
         return (rows.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return rows.view("<f4" if kind == "F32" else "<f2").astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is still only a NaN
+        return rows.view("<f4" if kind == "F32" else "<f2").astype(np.float32)
 
 
 def dequantize_rows(tensor: Tensor, start: int, stop: int | None) -> NDArray[np.float32]:

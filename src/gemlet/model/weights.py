@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -192,7 +192,7 @@ def _pack(
                     progress(done, total)
         except FloatingPointError as problem:
             raise ModelFileError(source.facts.path, f"tensor {tensor.name!r}", str(problem)) from problem
-    if not square:
+    if not square or not isfinite(square):
         return []
     loss = 100 * sqrt(error / square)
     return [f"converted weights differ from the file's by {loss:.2g} % (root mean square, relative)"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -24,7 +26,7 @@ any_ids = st.lists(
 few_letters = st.text("ab\n ", min_size=1, max_size=5)
 
 
-def first_stop(text: str, stop: list[str]) -> tuple[int, str | None]:
+def first_stop(text: str, stop: Sequence[str]) -> tuple[int, str | None]:
     """Where text must end, by trying every prefix: the first one that ends with a stop string."""
     for end in range(1, len(text) + 1):
         complete = [s for s in stop if text[:end].endswith(s)]
@@ -58,6 +60,18 @@ def test_text_ends_before_the_first_stop_string(text: str, stop: list[str], by_c
     pieces = [stream.push(i) for part in parts for i in tiny().encode(part)] + [stream.finish()]
     end, found = first_stop(text, stop)
     assert ("".join(pieces), stream.stopped) == (text[:end], found)
+
+
+def test_every_pair_of_short_stop_strings_in_every_short_text() -> None:
+    ids = {letter: tiny().encode(letter) for letter in "ab"}
+    texts = ["".join(letters) for letters in itertools.product("ab", repeat=6)]
+    stops = ["".join(letters) for length in (1, 2, 3, 4) for letters in itertools.product("ab", repeat=length)]
+    for stop in itertools.combinations(stops, 2):
+        for text in texts:
+            stream = TextStream(tiny(), stop)
+            shown = "".join(stream.push(i) for letter in text for i in ids[letter]) + stream.finish()
+            end, found = first_stop(text, stop)
+            assert (shown, stream.stopped) == (text[:end], found)
 
 
 @given(any_ids, st.lists(st.text("aé日\ufffd ", min_size=1, max_size=3), max_size=3))

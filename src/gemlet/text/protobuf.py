@@ -48,7 +48,12 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
             yield number, struct.unpack("<f" if kind == _FIXED32 else "<d", content)[0]
 
 
+_SMALL = [bytes([value]) for value in range(0x80)]
+
+
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _SMALL[value]
     digits = bytearray()
     while value > 0x7F:
         digits.append(value & 0x7F | 0x80)

@@ -207,7 +207,8 @@ def _merge_scores(path: str, merges: object, vocab: Mapping[str, int], types: np
     """
     if not isinstance(merges, list):
         raise ModelFileError(path, "model.merges", "is not a list")
-    scores = np.full(len(vocab), -np.inf)
+    ordinary = (types == NORMAL).tolist()
+    ranks = [len(merges)] * len(vocab)
     seen: set[tuple[str, str]] = set()
     last = -1
     for rank, merge in enumerate(merges):
@@ -218,31 +219,31 @@ def _merge_scores(path: str, merges: object, vocab: Mapping[str, int], types: np
         made = vocab.get(pair[0] + pair[1])
         if made is None:
             raise ModelFileError(path, f"model.merges[{rank}]", "makes no piece of the vocabulary")
-        if types[made] != NORMAL or made == last:
+        if made == last or not ordinary[made]:
             continue
-        if scores[made] > -np.inf:
+        if ranks[made] < len(merges):
             raise ModelFileError(path, f"model.merges[{rank}]", "stands apart from others for its piece")
-        scores[made] = -rank
+        ranks[made] = rank
         last = made
-    _expect_every_merge(path, seen, vocab, types)
-    return np.where(np.isfinite(scores), scores, -float(len(merges)))
+    for name, number in vocab.items():
+        if ordinary[number]:
+            _expect_every_merge(path, name, seen, vocab)
+    return -np.array(ranks, np.float64)
 
 
 def _pair(merge: object) -> tuple[str, str] | None:
     """Two pieces, from ["a", "b"] or "a b"; None for anything else."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) for part in parts):
-        return parts[0], parts[1]
-    return None
+    if not isinstance(parts, list) or len(parts) != 2:
+        return None
+    left, right = parts
+    return (left, right) if isinstance(left, str) and isinstance(right, str) else None
 
 
 def _expect_every_merge(
-    path: str, merges: set[tuple[str, str]], vocab: Mapping[str, int], types: np.ndarray
+    path: str, name: str, merges: set[tuple[str, str]], vocab: Mapping[str, int]
 ) -> None:
-    for name, number in vocab.items():
-        if types[number] != NORMAL:
-            continue
-        for k in range(1, len(name)):
-            pair = (name[:k], name[k:])
-            if pair[0] in vocab and pair[1] in vocab and pair not in merges:
-                raise ModelFileError(path, "model.merges", f"does not merge {pair[0]!r} and {pair[1]!r}")
+    for k in range(1, len(name)):
+        left, right = name[:k], name[k:]
+        if left in vocab and right in vocab and (left, right) not in merges:
+            raise ModelFileError(path, "model.merges", f"does not merge {left!r} and {right!r}")

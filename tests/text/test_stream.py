@@ -65,7 +65,7 @@ def test_text_ends_before_the_first_stop_string(text: str, stop: list[str], by_c
 def test_every_pair_of_short_stop_strings_in_every_short_text() -> None:
     ids = {letter: tiny().encode(letter) for letter in "ab"}
     texts = ["".join(letters) for letters in itertools.product("ab", repeat=6)]
-    stops = ["".join(letters) for length in (1, 2, 3, 4) for letters in itertools.product("ab", repeat=length)]
+    stops = ["".join(letters) for n in (1, 2, 3, 4) for letters in itertools.product("ab", repeat=n)]
     for stop in itertools.combinations(stops, 2):
         for text in texts:
             stream = TextStream(tiny(), stop)

@@ -36,7 +36,7 @@ ComputeType = Literal["stored", "bf16", "int8", "int4"]
 
 PANEL = 16
 BLOCK = 32
-SLICE_VALUES = 1 << 21
+SLICE_VALUES = 1 << 19
 """Values packed at a time: bounds memory, and keeps the intermediate arrays in the processor's cache."""
 
 _STORED: dict[str, Format] = {

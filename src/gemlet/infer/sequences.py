@@ -148,4 +148,3 @@ class PromptSequence:
 
 
 Sequence = AnswerSequence | PromptSequence
-

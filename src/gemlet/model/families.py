@@ -66,6 +66,7 @@ class Family:
     chat_stop_ids: tuple[int, ...]
     add_space_prefix: bool
     sampling: Sampling
+    licence: str
     defects: tuple[KnownDefect, ...] = ()
     vocab_size: int = 0
     vocabulary_marks: Mapping[int, bytes] = field(default_factory=dict)
@@ -134,6 +135,7 @@ GEMMA3 = Family(
     chat_stop_ids=(1, 106),
     add_space_prefix=False,
     sampling=Sampling(temperature=1.0, top_k=64, top_p=0.95),
+    licence="gemma",
     defects=(
         KnownDefect(1152, 26, "sliding_window", wrong=1024, right=512),
         KnownDefect(640, 18, "sliding_window", wrong=1024, right=512),

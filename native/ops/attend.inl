@@ -39,7 +39,7 @@ static void store_key_value(const float* k, const float* v, const AttendShape& s
   for (int head = 0; head < s.kv_heads; head++) {
     uint16_t* keys = page + head * s.page_head_elements();
     uint16_t* values = keys + static_cast<int64_t>(padded) * kPagePositions;
-    each_vector(s.head_dim, [&](int i, int n) {
+    each_vector(s.head_dim, [&](int i, auto n) {
       uint16_t half[16];
       store(half, to_f16(load_some(k + head * s.head_dim + i, n)));
       for (int j = 0; j < n; j++) keys[static_cast<int64_t>(i + j) * kPagePositions + slot] = half[j];

@@ -40,9 +40,9 @@ static double log_sum_exp(const float* x, int n) {
   double total = 0;
   for (int start = 0; start < n; start += 256) {
     f32x16 part{};
-    each_vector(std::min(256, n - start), [&](int j, int count) {
+    each_vector(std::min(256, n - start), [&](int j, auto count) {
       f32x16 v = splat(-INFINITY);
-      std::memcpy(&v, x + start + j, static_cast<size_t>(count) * 4);
+      store_some(reinterpret_cast<float*>(&v), load_some(x + start + j, count), count);
       const f32x16 e = exponential(v - splat(peak));
       part += v == splat(-INFINITY) ? f32x16{} : e;
     });

@@ -17,40 +17,45 @@
   return p * (f32x16)((n + 127) << 23);
 }
 
-// The last group of lanes of a row: rows are padded, so whole vectors may be written, but sums must not see the padding.
+// Calls f(offset, lanes) over a row: whole vectors with a count known to the compiler, then what is left. Sums must not see the padding.
+using Whole = std::integral_constant<int, 16>;
+template <class Function>
+[[gnu::always_inline]] inline void each_vector(int width, Function f) {
+  int i = 0;
+  for (; i + 16 <= width; i += 16) f(i, Whole{});
+  if (i < width) f(i, width - i);
+}
+
+[[gnu::always_inline]] inline f32x16 load_some(const float* x, Whole) { return load<f32x16>(x); }
 [[gnu::always_inline]] inline f32x16 load_some(const float* x, int count) {
   f32x16 v{};
   std::memcpy(&v, x, static_cast<size_t>(count) * 4);
   return v;
 }
 
-template <class Function>
-[[gnu::always_inline]] inline void each_vector(int width, Function f) {
-  for (int i = 0; i < width; i += 16) f(i, width - i < 16 ? width - i : 16);
-}
-
+[[gnu::always_inline]] inline void store_some(float* out, f32x16 v, Whole) { store(out, v); }
 [[gnu::always_inline]] inline void store_some(float* out, f32x16 v, int count) { std::memcpy(out, &v, static_cast<size_t>(count) * 4); }
 
 static void add(const float* a, const float* b, int width, float* out) {
-  each_vector(width, [&](int i, int n) { store_some(out + i, load_some(a + i, n) + load_some(b + i, n), n); });
+  each_vector(width, [&](int i, auto n) { store_some(out + i, load_some(a + i, n) + load_some(b + i, n), n); });
 }
 
 // x * rsqrt(mean(x^2) + eps) * weight over each group of the row.
 static void norm(const float* x, const float* weight, int width, int group, float eps, float* out) {
   for (int start = 0; start < width; start += group) {
     f32x16 squares{};
-    each_vector(group, [&](int i, int n) {
+    each_vector(group, [&](int i, auto n) {
       const f32x16 v = load_some(x + start + i, n);
       squares = fma(v, v, squares);
     });
     const f32x16 factor = splat(1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(group) + eps));
-    each_vector(group, [&](int i, int n) { store_some(out + start + i, load_some(x + start + i, n) * factor * load_some(weight + i, n), n); });
+    each_vector(group, [&](int i, auto n) { store_some(out + start + i, load_some(x + start + i, n) * factor * load_some(weight + i, n), n); });
   }
 }
 
 // gelu_tanh(g) * u, with tanh written through exp: gelu_tanh(g) = g / (1 + exp(-2 sqrt(2/pi) (g + 0.044715 g^3))).
 static void gelu_gate(const float* gate, const float* up, int width, float* out) {
-  each_vector(width, [&](int i, int n) {
+  each_vector(width, [&](int i, auto n) {
     const f32x16 g = load_some(gate + i, n), u = load_some(up + i, n);
     const f32x16 inner = g * fma(g * g, splat(0.044715f), splat(1.0f));
     store_some(out + i, g / (splat(1.0f) + exponential(inner * splat(-1.5957691216f))) * u, n);
@@ -61,7 +66,7 @@ static void gelu_gate(const float* gate, const float* up, int width, float* out)
 static void rope(const float* x, const float* cos_sin, int width, int head_dim, float* out) {
   const int half = head_dim / 2;
   for (int head = 0; head < width; head += head_dim)
-    each_vector(half, [&](int i, int n) {
+    each_vector(half, [&](int i, auto n) {
       const f32x16 c = load_some(cos_sin + i, n), s = load_some(cos_sin + half + i, n);
       const f32x16 a = load_some(x + head + i, n), b = load_some(x + head + half + i, n);
       store_some(out + head + i, a * c - b * s, n);
@@ -69,36 +74,68 @@ static void rope(const float* x, const float* cos_sin, int width, int head_dim, 
     });
 }
 
-// Symmetric codes in blocks of 32: 8 bits, or 16 bits in two planes whose low part is signed too.
+struct Codes {
+  i32x16 half[2];
+};
+
+// Codes of 32 values at `top` for a value of `reach`, with the block's scale and sums. Blocks too small to scale are zero.
+[[gnu::always_inline]] inline Codes encode(const f32x16 (&v)[2], float reach, float top, BlockInfo& info) {
+  const float inverse = reach >= 1e-36f ? top / reach : 0.0f;
+  Codes codes;
+  info.scale = reach / top;
+  for (int h = 0; h < 2; h++) {
+    codes.half[h] = round_to_int(v[h] * splat(inverse));
+    info.sums[h] = sum_lanes(codes.half[h]);
+  }
+  return codes;
+}
+
+[[gnu::always_inline]] inline void store_bytes(int8_t* to, i32x16 v) { store(to, __builtin_convertvector(v, i8x16)); }
+
+// 16-bit codes in two signed planes.
+[[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], int8_t* high, int8_t* low, BlockInfo& info) {
+  const Codes codes = encode(v, max_lanes(maximum(absolute(v[0]), absolute(v[1]))), 32512.0f, info);
+  info.spare = info.spare_group = 0;
+  for (int h = 0; h < 2; h++) {
+    const i32x16 upper = (codes.half[h] + 128) >> 8;
+    store_bytes(high + 16 * h, upper);
+    store_bytes(low + 16 * h, codes.half[h] - (upper << 8));
+  }
+}
+
+// 8-bit codes. The scale is set by the largest value outside the spare group, or by half of the largest of all.
+[[gnu::always_inline]] inline void quantise_plain(const f32x16 (&v)[2], int8_t* out, BlockInfo& info) {
+  // A group's peak as integer bits, which order like the floats, with the group's number in the lowest three.
+  const i32x16 numbers = {7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4};
+  const i32x16 a = ((i32x16)max_groups(absolute(v[0])) & ~7) | numbers, b = ((i32x16)max_groups(absolute(v[1])) & ~7) | (numbers - 4);
+  const int32_t most = max_of_groups(larger(a, b));
+  const int32_t next = max_of_groups(larger(a == most ? i32x16{} : a, b == most ? i32x16{} : b));
+  const int group = 7 - (most & 7);
+  float peak, second;
+  const int32_t peak_bits = most | 7, second_bits = next | 7;
+  std::memcpy(&peak, &peak_bits, 4);
+  std::memcpy(&second, &second_bits, 4);
+
+  const Codes codes = encode(v, std::max(second, peak * 0.5f), 127.0f, info);
+  alignas(64) int8_t extra[kBlock];
+  for (int h = 0; h < 2; h++) {
+    const i32x16 limit = i32x16{} + 127, kept = smaller(larger(codes.half[h], -limit), limit);
+    store_bytes(out + 16 * h, kept);
+    store_bytes(extra + 16 * h, codes.half[h] - kept);
+  }
+  std::memcpy(&info.spare, extra + 4 * group, 4);
+  info.spare_group = group;
+}
+
 static void quantise(const float* x, const Quantised& to, int row) {
-  const int blocks = to.blocks();
   const int64_t start = static_cast<int64_t>(row) * to.columns;
-  const float top = to.low ? 32512.0f : 127.0f;
-  for (int b = 0; b < blocks; b++) {
-    f32x16 v[2] = {load<f32x16>(x + b * kBlock), load<f32x16>(x + b * kBlock + 16)};
-    const float peak = max_lanes(maximum(absolute(v[0]), absolute(v[1])));
-    const float inverse = peak > 0.0f ? top / peak : 0.0f;
-    to.scales[static_cast<int64_t>(row) * blocks + b] = peak / top;
-    for (int h = 0; h < 2; h++) {
-      const i32x16 code = round_to_int(v[h] * splat(inverse));
-      int32_t codes[16], sum = 0;
-      store(codes, code);
-      int8_t* high = to.high + start + b * kBlock + h * 16;
-      if (to.low) {
-        int8_t* low = to.low + start + b * kBlock + h * 16;
-        for (int i = 0; i < 16; i++) {
-          const int upper = (codes[i] + 128) >> 8;
-          high[i] = static_cast<int8_t>(upper);
-          low[i] = static_cast<int8_t>(codes[i] - 256 * upper);
-          sum += codes[i];
-        }
-      } else {
-        for (int i = 0; i < 16; i++) {
-          high[i] = static_cast<int8_t>(codes[i]);
-          sum += codes[i];
-        }
-      }
-      to.sums[(static_cast<int64_t>(row) * blocks + b) * 2 + h] = sum;
-    }
+  BlockInfo* info = to.info + static_cast<int64_t>(row) * to.blocks();
+  for (int b = 0; b < to.blocks(); b++) {
+    const f32x16 v[2] = {load<f32x16>(x + b * kBlock), load<f32x16>(x + b * kBlock + 16)};
+    int8_t* codes = to.codes + start + b * kBlock;
+    if (to.low)
+      quantise_precise(v, codes, to.low + start + b * kBlock, info[b]);
+    else
+      quantise_plain(v, codes, info[b]);
   }
 }

@@ -20,26 +20,33 @@ template <Format F>
   return load<u8x64>(block + 64 * group);
 }
 
-template <bool Precise>
+// Codes of a group known only at run time.
+template <Format F>
+[[gnu::always_inline]] inline u8x64 load_codes_at(const uint8_t* block, int group) {
+  if constexpr (is_nibble(F)) return (u8x64)(load<u32x16>(block + 64 * (group % 4)) >> (group / 4 * 4)) & 15;
+  return load<u8x64>(block + 64 * group);
+}
+
 struct RowsAt {  // the quantised rows a tile works on
   const Quantised& q;
   int row;
 
-  [[gnu::always_inline]] const int8_t* high(int t, int b) const { return q.high + static_cast<int64_t>(row + t) * q.columns + b * kBlock; }
-  [[gnu::always_inline]] const int8_t* low(int t, int b) const { return q.low + static_cast<int64_t>(row + t) * q.columns + b * kBlock; }
-  [[gnu::always_inline]] float scale(int t, int b) const { return q.scales[static_cast<int64_t>(row + t) * q.blocks() + b]; }
-  [[gnu::always_inline]] int sum(int t, int b, int half) const { return q.sums[(static_cast<int64_t>(row + t) * q.blocks() + b) * 2 + half]; }
+  [[gnu::always_inline]] int64_t at(int t, int b) const { return static_cast<int64_t>(row + t) * q.columns + b * kBlock; }
+  [[gnu::always_inline]] const BlockInfo& info(int t, int b) const { return q.info[static_cast<int64_t>(row + t) * q.blocks() + b]; }
 };
 
 // Integer sums of groups [First, Last) of one block, zero point taken off, for T rows and N panels.
 template <Format F, bool Precise, int T, int N, int First, int Last>
-[[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const RowsAt<Precise>& x, int b, const int (&sums)[T], i32x16 (&out)[T][N]) {
+[[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const RowsAt& x, int b, i32x16 (&out)[T][N]) {
   i32x16 low[Precise ? T : 1][Precise ? N : 1];
-  for (int t = 0; t < T; t++)
+  for (int t = 0; t < T; t++) {
+    const BlockInfo& info = x.info(t, b);
+    const int sum = (First == 0 ? info.sums[0] : 0) + (Last == 8 ? info.sums[1] : 0);
     for (int p = 0; p < N; p++) {
-      out[t][p] = i32x16{} + (Precise ? 0 : -zero_point(F) * sums[t]);
-      if constexpr (Precise) low[t][p] = i32x16{} + -zero_point(F) * sums[t];
+      out[t][p] = i32x16{} + (Precise ? 0 : -zero_point(F) * sum);
+      if constexpr (Precise) low[t][p] = i32x16{} + -zero_point(F) * sum;
     }
+  }
 #pragma GCC unroll 8
   for (int g = First; g < Last; g++)
 #pragma GCC unroll 4
@@ -47,19 +54,26 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
       const u8x64 c = load_codes<F>(codes[p], g);
 #pragma GCC unroll 8
       for (int t = 0; t < T; t++) {
-        out[t][p] = dot4(out[t][p], c, x.high(t, b) + 4 * g);
-        if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.low(t, b) + 4 * g);
+        out[t][p] = dot4(out[t][p], c, x.q.codes + x.at(t, b) + 4 * g);
+        if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.q.low + x.at(t, b) + 4 * g);
       }
     }
-  if constexpr (Precise)
-    for (int t = 0; t < T; t++)
-      for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
+  for (int t = 0; t < T; t++) {
+    const BlockInfo& info = x.info(t, b);
+    for (int p = 0; p < N; p++) {
+      if constexpr (Precise) {
+        out[t][p] = (out[t][p] << 8) + low[t][p];
+      } else if (Last - First == 8 || (info.spare_group >= First && info.spare_group < Last)) {
+        out[t][p] = dot4(out[t][p], load_codes_at<F>(codes[p], info.spare_group), reinterpret_cast<const int8_t*>(&info.spare));
+      }
+    }
+  }
 }
 
 template <Format F, bool Precise, int T, int N>
 static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel) {
   const int blocks = w.blocks();
-  const RowsAt<Precise> x{q, row};
+  const RowsAt x{q, row};
   f32x16 acc[T][N]{};
   for (int b = 0; b < blocks; b++) {
     const uint8_t* codes[N];
@@ -71,27 +85,25 @@ static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t
     }
     i32x16 dots[T][N];
     if constexpr (has_half_scales(F)) {
-      int sums[T];
       auto half = [&](auto first) {
         constexpr int h = decltype(first)::value;
-        for (int t = 0; t < T; t++) sums[t] = x.sum(t, b, h);
-        dot_block<F, Precise, T, N, 4 * h, 4 * h + 4>(codes, x, b, sums, dots);
+        dot_block<F, Precise, T, N, 4 * h, 4 * h + 4>(codes, x, b, dots);
         for (int p = 0; p < N; p++) {
           const f32x16 scale = load<f32x16>(w.scales + (at[p] * 2 + h) * 64);
-          for (int t = 0; t < T; t++) acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x.scale(t, b)), acc[t][p]);
+          for (int t = 0; t < T; t++) acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x.info(t, b).scale), acc[t][p]);
         }
       };
       half(std::integral_constant<int, 0>{});
       half(std::integral_constant<int, 1>{});
     } else {
-      int sums[T];
-      for (int t = 0; t < T; t++) sums[t] = x.sum(t, b, 0) + x.sum(t, b, 1);
-      dot_block<F, Precise, T, N, 0, 8>(codes, x, b, sums, dots);
+      dot_block<F, Precise, T, N, 0, 8>(codes, x, b, dots);
       for (int p = 0; p < N; p++) {
         const f32x16 scale = load_scale<F>(w, at[p]);
         for (int t = 0; t < T; t++) {
-          acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x.scale(t, b)), acc[t][p]);
-          if constexpr (has_min(F)) acc[t][p] = fma(load<f32x16>(w.mins + at[p] * 16), splat(x.scale(t, b) * static_cast<float>(sums[t])), acc[t][p]);
+          const BlockInfo& info = x.info(t, b);
+          acc[t][p] = fma(to_float(dots[t][p]), scale * splat(info.scale), acc[t][p]);
+          if constexpr (has_min(F))
+            acc[t][p] = fma(load<f32x16>(w.mins + at[p] * 16), splat(info.scale * static_cast<float>(info.sums[0] + info.sums[1])), acc[t][p]);
         }
       }
     }

@@ -44,10 +44,10 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
   for (const QuantisedBuffer& q : spec_.quantised) {
     const int64_t codes = static_cast<int64_t>(spec_.max_rows) * q.columns, blocks = codes / kBlock;
     const int64_t planes = q.precise ? 2 : 1;
-    auto data = allocate<uint8_t>(codes * planes + blocks * 12 + 128);
-    int8_t* high = reinterpret_cast<int8_t*>(data.get());
-    float* scales = reinterpret_cast<float*>(data.get() + round_up(codes * planes, 64));
-    const Quantised view{high, q.precise ? high + codes : nullptr, scales, reinterpret_cast<int32_t*>(scales + blocks), q.columns};
+    const int64_t info_at = round_up(codes * planes, 64);
+    auto data = allocate<uint8_t>(info_at + blocks * static_cast<int64_t>(sizeof(BlockInfo)));
+    int8_t* first = reinterpret_cast<int8_t*>(data.get());
+    const Quantised view{first, q.precise ? first + codes : nullptr, reinterpret_cast<BlockInfo*>(data.get() + info_at), q.columns};
     quantised_.push_back({std::move(data), view});
   }
   for (const auto& frequencies : spec_.rotations) {

@@ -36,12 +36,21 @@ struct Weight {
   int blocks() const { return columns / kBlock; }
 };
 
-// Rows quantised in blocks of 32: value = scale * code, code = 256 * high + low, or code = high when `low` is null.
+// What a block of 32 quantised values carries beside its codes.
+struct BlockInfo {
+  float scale;
+  int32_t sums[2];      // of all codes of each half, what `spare` adds included
+  int32_t spare;        // four codes to be added to those of one group of four columns
+  int32_t spare_group;  // which one; 0 to 7
+};
+
+// Rows quantised in blocks of 32: value = scale * code. Plain rows have 8-bit codes, of which one group of four, where the block's
+// largest value lies, has a second helping in `spare`: a single outlier then costs its neighbours no precision. Precise rows have
+// 16-bit codes, 256 * codes + low.
 struct Quantised {
-  int8_t* high;   // [rows][columns]
-  int8_t* low;    // [rows][columns] or null
-  float* scales;  // [rows][blocks]
-  int32_t* sums;  // [rows][blocks][2]: sums of codes over each half of a block
+  int8_t* codes;    // [rows][columns]
+  int8_t* low;      // [rows][columns], precise rows only, else null
+  BlockInfo* info;  // [rows][blocks]
   int columns;
 
   int blocks() const { return columns / kBlock; }

@@ -44,9 +44,9 @@ def _attention(ops: Operations[X], config: ModelConfig, weights: Weights, layer:
     prefix, eps, window = f"blk.{layer}.", config.rms_norm_eps, config.window(layer)
     theta = config.rope_theta if window is None else config.rope_local_theta
     x = ops.norm(x, weights.vectors[prefix + "attn_norm"], eps)
-    q = ops.linear(x, weights.packed[prefix + "attn_q"], precise=True)
-    k = ops.linear(x, weights.packed[prefix + "attn_k"], precise=True)
-    v = ops.linear(x, weights.packed[prefix + "attn_v"], precise=True)
+    q = ops.linear(x, weights.packed[prefix + "attn_q"])
+    k = ops.linear(x, weights.packed[prefix + "attn_k"])
+    v = ops.linear(x, weights.packed[prefix + "attn_v"])
     q = ops.rope(ops.norm(q, weights.vectors[prefix + "attn_q_norm"], eps), config.head_dim, theta)
     k = ops.rope(ops.norm(k, weights.vectors[prefix + "attn_k_norm"], eps), config.head_dim, theta)
     x = ops.attend(

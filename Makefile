@@ -33,6 +33,7 @@ types: build  ## mypy
 	$(PY) -m mypy
 
 test-native: build  ## the C++ tests under the address and undefined-behaviour sanitizers
+	@mkdir -p build
 	.venv/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
 	  -DGEMLET_SANITIZE=ON -DGEMLET_TESTS=ON >build/sanitize.log || { cat build/sanitize.log; exit 1; }
 	.venv/bin/cmake --build build/sanitize

@@ -79,32 +79,31 @@ struct Codes {
 };
 
 // Codes of 32 values at `top` for a value of `reach`, with the block's scale and sums. Blocks too small to scale are zero.
-[[gnu::always_inline]] inline Codes encode(const f32x16 (&v)[2], float reach, float top, BlockInfo& info) {
+[[gnu::always_inline]] inline Codes encode(const f32x16 (&v)[2], float reach, float top, QuantisedBlock& block) {
   const float inverse = reach >= 1e-36f ? top / reach : 0.0f;
   Codes codes;
-  info.scale = reach / top;
+  block.scale = reach / top;
   for (int h = 0; h < 2; h++) {
     codes.half[h] = round_to_int(v[h] * splat(inverse));
-    info.sums[h] = sum_lanes(codes.half[h]);
+    block.half_sums[h] = sum_lanes(codes.half[h]);
   }
+  block.sum = block.half_sums[0] + block.half_sums[1];
   return codes;
 }
 
 [[gnu::always_inline]] inline void store_bytes(int8_t* to, i32x16 v) { store(to, __builtin_convertvector(v, i8x16)); }
 
-// 16-bit codes in two signed planes.
-[[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], int8_t* high, int8_t* low, BlockInfo& info) {
-  const Codes codes = encode(v, max_lanes(maximum(absolute(v[0]), absolute(v[1]))), 32512.0f, info);
-  info.spare = info.spare_group = 0;
+[[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], PreciseBlock& block) {
+  const Codes codes = encode(v, max_lanes(maximum(absolute(v[0]), absolute(v[1]))), 32512.0f, block.high);
   for (int h = 0; h < 2; h++) {
     const i32x16 upper = (codes.half[h] + 128) >> 8;
-    store_bytes(high + 16 * h, upper);
-    store_bytes(low + 16 * h, codes.half[h] - (upper << 8));
+    store_bytes(block.high.codes + 16 * h, upper);
+    store_bytes(block.low + 16 * h, codes.half[h] - (upper << 8));
   }
 }
 
-// 8-bit codes. The scale is set by the largest value outside the spare group, or by half of the largest of all.
-[[gnu::always_inline]] inline void quantise_plain(const f32x16 (&v)[2], int8_t* out, BlockInfo& info) {
+// The scale is set by the largest value outside the spare group, or by half of the largest of all.
+[[gnu::always_inline]] inline void quantise_plain(const f32x16 (&v)[2], QuantisedBlock& block) {
   // A group's peak as integer bits, which order like the floats, with the group's number in the lowest three.
   const i32x16 numbers = {7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4};
   const i32x16 a = ((i32x16)max_groups(absolute(v[0])) & ~7) | numbers, b = ((i32x16)max_groups(absolute(v[1])) & ~7) | (numbers - 4);
@@ -116,26 +115,25 @@ struct Codes {
   std::memcpy(&peak, &peak_bits, 4);
   std::memcpy(&second, &second_bits, 4);
 
-  const Codes codes = encode(v, std::max(second, peak * 0.5f), 127.0f, info);
+  const Codes codes = encode(v, std::max(second, peak * 0.5f), 127.0f, block);
   alignas(64) int8_t extra[kBlock];
   for (int h = 0; h < 2; h++) {
     const i32x16 limit = i32x16{} + 127, kept = smaller(larger(codes.half[h], -limit), limit);
-    store_bytes(out + 16 * h, kept);
+    store_bytes(block.codes + 16 * h, kept);
     store_bytes(extra + 16 * h, codes.half[h] - kept);
   }
-  std::memcpy(&info.spare, extra + 4 * group, 4);
-  info.spare_group = group;
+  std::memcpy(block.spare, extra + 4 * group, 4);
+  block.spare_offset = 64 * (group % 4);
+  block.spare_shift = group / 4 * 4;
 }
 
 static void quantise(const float* x, const Quantised& to, int row) {
-  const int64_t start = static_cast<int64_t>(row) * to.columns;
-  BlockInfo* info = to.info + static_cast<int64_t>(row) * to.blocks();
-  for (int b = 0; b < to.blocks(); b++) {
+  uint8_t* block = to.row(row);
+  for (int b = 0; b < to.blocks(); b++, block += to.stride()) {
     const f32x16 v[2] = {load<f32x16>(x + b * kBlock), load<f32x16>(x + b * kBlock + 16)};
-    int8_t* codes = to.codes + start + b * kBlock;
-    if (to.low)
-      quantise_precise(v, codes, to.low + start + b * kBlock, info[b]);
+    if (to.precise)
+      quantise_precise(v, *reinterpret_cast<PreciseBlock*>(block));
     else
-      quantise_plain(v, codes, info[b]);
+      quantise_plain(v, *reinterpret_cast<QuantisedBlock*>(block));
   }
 }

@@ -4,9 +4,12 @@
 // the product of both scales and added to the running float; with a minimum, one more addition for it.
 
 template <Format F>
-[[gnu::always_inline]] inline f32x16 load_scale(const Weight& w, int64_t block) {
-  if constexpr (has_f16_scales(F)) return load_f16(w.scales + block * 32);
-  return load<f32x16>(w.scales + block * 64);
+constexpr int64_t kScaleBytes = has_f16_scales(F) ? 32 : has_half_scales(F) ? 128 : 64;  // of one panel and block
+
+template <Format F>
+[[gnu::always_inline]] inline f32x16 load_scale(const uint8_t* scales) {
+  if constexpr (has_f16_scales(F)) return load_f16(scales);
+  return load<f32x16>(scales);
 }
 
 // Codes of four columns (4 * group ...) of a panel's block.
@@ -20,31 +23,36 @@ template <Format F>
   return load<u8x64>(block + 64 * group);
 }
 
-// Codes of a group known only at run time.
 template <Format F>
-[[gnu::always_inline]] inline u8x64 load_codes_at(const uint8_t* block, int group) {
-  if constexpr (is_nibble(F)) return (u8x64)(load<u32x16>(block + 64 * (group % 4)) >> (group / 4 * 4)) & 15;
-  return load<u8x64>(block + 64 * group);
+[[gnu::always_inline]] inline u8x64 load_spare_codes(const uint8_t* block, const QuantisedBlock& x) {
+  if constexpr (is_nibble(F)) return (u8x64)shift_right(load<u32x16>(block + x.spare_offset), &x.spare_shift) & 15;
+  return load<u8x64>(block + x.spare_offset + 64 * x.spare_shift);
 }
 
-struct RowsAt {  // the quantised rows a tile works on
-  const Quantised& q;
-  int row;
+// The rows of a tile at one block of columns.
+template <bool Precise>
+struct TileBlock {
+  using Block = std::conditional_t<Precise, PreciseBlock, QuantisedBlock>;
+  const Block* rows;
 
-  [[gnu::always_inline]] int64_t at(int t, int b) const { return static_cast<int64_t>(row + t) * q.columns + b * kBlock; }
-  [[gnu::always_inline]] const BlockInfo& info(int t, int b) const { return q.info[static_cast<int64_t>(row + t) * q.blocks() + b]; }
+  [[gnu::always_inline]] const QuantisedBlock& operator[](int t) const {
+    if constexpr (Precise)
+      return rows[t].high;
+    else
+      return rows[t];
+  }
 };
 
 // Integer sums of groups [First, Last) of one block, zero point taken off, for T rows and N panels.
 template <Format F, bool Precise, int T, int N, int First, int Last>
-[[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const RowsAt& x, int b, i32x16 (&out)[T][N]) {
+[[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const TileBlock<Precise>& x, i32x16 (&out)[T][N]) {
   i32x16 low[Precise ? T : 1][Precise ? N : 1];
   for (int t = 0; t < T; t++) {
-    const BlockInfo& info = x.info(t, b);
-    const int sum = (First == 0 ? info.sums[0] : 0) + (Last == 8 ? info.sums[1] : 0);
+    const i32x16 sum = i32x16{} + (Last - First == 8 ? x[t].sum : x[t].half_sums[First / 4]);
+    const i32x16 offset = i32x16{} - sum * zero_point(F);
     for (int p = 0; p < N; p++) {
-      out[t][p] = i32x16{} + (Precise ? 0 : -zero_point(F) * sum);
-      if constexpr (Precise) low[t][p] = i32x16{} + -zero_point(F) * sum;
+      out[t][p] = Precise ? i32x16{} : offset;
+      if constexpr (Precise) low[t][p] = offset;
     }
   }
 #pragma GCC unroll 8
@@ -54,18 +62,16 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
       const u8x64 c = load_codes<F>(codes[p], g);
 #pragma GCC unroll 8
       for (int t = 0; t < T; t++) {
-        out[t][p] = dot4(out[t][p], c, x.q.codes + x.at(t, b) + 4 * g);
-        if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.q.low + x.at(t, b) + 4 * g);
+        out[t][p] = dot4(out[t][p], c, x[t].codes + 4 * g);
+        if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.rows[t].low + 4 * g);
       }
     }
   for (int t = 0; t < T; t++) {
-    const BlockInfo& info = x.info(t, b);
-    for (int p = 0; p < N; p++) {
-      if constexpr (Precise) {
-        out[t][p] = (out[t][p] << 8) + low[t][p];
-      } else if (Last - First == 8 || (info.spare_group >= First && info.spare_group < Last)) {
-        out[t][p] = dot4(out[t][p], load_codes_at<F>(codes[p], info.spare_group), reinterpret_cast<const int8_t*>(&info.spare));
-      }
+    if constexpr (Precise) {
+      for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
+    } else {
+      if (Last - First < 8 && x[t].spare_group() / 4 != First / 4) continue;
+      for (int p = 0; p < N; p++) out[t][p] = dot4(out[t][p], load_spare_codes<F>(codes[p], x[t]), x[t].spare);
     }
   }
 }
@@ -73,67 +79,83 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
 template <Format F, bool Precise, int T, int N>
 static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel) {
   const int blocks = w.blocks();
-  const RowsAt x{q, row};
+  const uint8_t* codes[N];
+  const uint8_t* scales[N];
+  const float* mins[N];
+  for (int p = 0; p < N; p++) {
+    const int64_t first = static_cast<int64_t>(panel + p) * blocks;
+    codes[p] = w.codes + first * code_bytes(F);
+    scales[p] = w.scales + first * kScaleBytes<F>;
+    mins[p] = has_min(F) ? w.mins + first * kPanel : nullptr;
+  }
+  const uint8_t* rows = q.row(row);
   f32x16 acc[T][N]{};
   for (int b = 0; b < blocks; b++) {
-    const uint8_t* codes[N];
-    int64_t at[N];
-    for (int p = 0; p < N; p++) {
-      at[p] = static_cast<int64_t>(panel + p) * blocks + b;
-      codes[p] = w.codes + at[p] * code_bytes(F);
-      if constexpr (T == 1) __builtin_prefetch(codes[p] + 1024);
-    }
+    const TileBlock<Precise> x{reinterpret_cast<const typename TileBlock<Precise>::Block*>(rows)};
     i32x16 dots[T][N];
     if constexpr (has_half_scales(F)) {
       auto half = [&](auto first) {
         constexpr int h = decltype(first)::value;
-        dot_block<F, Precise, T, N, 4 * h, 4 * h + 4>(codes, x, b, dots);
+        dot_block<F, Precise, T, N, 4 * h, 4 * h + 4>(codes, x, dots);
         for (int p = 0; p < N; p++) {
-          const f32x16 scale = load<f32x16>(w.scales + (at[p] * 2 + h) * 64);
-          for (int t = 0; t < T; t++) acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x.info(t, b).scale), acc[t][p]);
+          const f32x16 scale = load<f32x16>(scales[p] + 64 * h);
+          for (int t = 0; t < T; t++) acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x[t].scale), acc[t][p]);
         }
       };
       half(std::integral_constant<int, 0>{});
       half(std::integral_constant<int, 1>{});
     } else {
-      dot_block<F, Precise, T, N, 0, 8>(codes, x, b, dots);
+      dot_block<F, Precise, T, N, 0, 8>(codes, x, dots);
       for (int p = 0; p < N; p++) {
-        const f32x16 scale = load_scale<F>(w, at[p]);
+        const f32x16 scale = load_scale<F>(scales[p]);
         for (int t = 0; t < T; t++) {
-          const BlockInfo& info = x.info(t, b);
-          acc[t][p] = fma(to_float(dots[t][p]), scale * splat(info.scale), acc[t][p]);
-          if constexpr (has_min(F))
-            acc[t][p] = fma(load<f32x16>(w.mins + at[p] * 16), splat(info.scale * static_cast<float>(info.sums[0] + info.sums[1])), acc[t][p]);
+          acc[t][p] = fma(to_float(dots[t][p]), scale * splat(x[t].scale), acc[t][p]);
+          if constexpr (has_min(F)) acc[t][p] = fma(load<f32x16>(mins[p]), splat(x[t].scale * static_cast<float>(x[t].sum)), acc[t][p]);
         }
       }
     }
+    for (int p = 0; p < N; p++) {
+      codes[p] += code_bytes(F);
+      scales[p] += kScaleBytes<F>;
+      if constexpr (has_min(F)) mins[p] += kPanel;
+      if constexpr (T == 1) __builtin_prefetch(codes[p] + 1024);
+    }
+    rows += q.stride();
   }
   for (int t = 0; t < T; t++)
     for (int p = 0; p < N; p++) store(out + (row + t) * out_stride + (panel + p) * 16, acc[t][p]);
 }
 
-// All rows over the panels [panel, panel + N): the weights stay in the cache while the rows pass.
+// Rows [row, end) over the panels [panel, panel + N).
 template <Format F, bool Precise, int T, int N>
-[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int rows, int panel) {
-  for (; row + T <= rows; row += T) linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel);
+[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int end, int panel) {
+  static_assert(Quantised::kTile % T == 0 || T < Quantised::kTile);
+  for (; row + T <= end; row += T) linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel);
   if constexpr (T > 1)
-    if (row < rows) linear_rows<F, Precise, (T + 1) / 2, N>(w, q, out, stride, row, rows, panel);
+    if (row < end) linear_rows<F, Precise, (T + 1) / 2, N>(w, q, out, stride, row, end, panel);
 }
+
+// Rows are taken in chunks that stay in the second-level cache while the panels pass, each panel staying in the first.
+constexpr int64_t kChunkBytes = 400 << 10;
 
 template <Format F, bool Precise>
 static void linear_panels(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
   constexpr int T = Precise ? kPreciseRows : kTileRows;
-  int panel = begin;
-  if (rows == 1)
-    for (; panel + 2 * kTilePanels <= end; panel += 2 * kTilePanels) linear_tile<F, Precise, 1, 2 * kTilePanels>(w, q, out, stride, 0, panel);
-  for (; panel + kTilePanels <= end; panel += kTilePanels) linear_rows<F, Precise, T, kTilePanels>(w, q, out, stride, 0, rows, panel);
-  if constexpr (kTilePanels > 1)
-    for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, 0, rows, panel);
+  const int chunk = std::max<int>(1, static_cast<int>(kChunkBytes / (q.blocks() * q.block_bytes()) / Quantised::kTile)) * Quantised::kTile;
+  for (int row = 0; row < rows; row += chunk) {
+    const int last = std::min(rows, row + chunk);
+    int panel = begin;
+    if (last - row == 1)
+      for (; panel + 2 * kTilePanels <= end; panel += 2 * kTilePanels) linear_tile<F, Precise, 1, 2 * kTilePanels>(w, q, out, stride, row, panel);
+    for (; panel + kTilePanels <= end; panel += kTilePanels) linear_rows<F, Precise, T, kTilePanels>(w, q, out, stride, row, last, panel);
+    if constexpr (kTilePanels > 1)
+      for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, row, last, panel);
+  }
 }
 
 template <Format F>
 static void linear_format(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
-  if (q.low)
+  if (q.precise)
     linear_panels<F, true>(w, q, out, stride, rows, begin, end);
   else
     linear_panels<F, false>(w, q, out, stride, rows, begin, end);
@@ -209,7 +231,7 @@ static void embed_row(const Weight& w, int id, float scale, float* out) {
       for (int c = 0; c < kBlock; c++) {
         float s;
         if constexpr (has_half_scales(F)) s = load<f32x16>(w.scales + (at * 2 + c / 16) * 64)[lane];
-        else s = load_scale<F>(w, at)[lane];
+        else s = load_scale<F>(w.scales + at * kScaleBytes<F>)[lane];
         const int code = load_codes<F>(codes, c / 4)[4 * lane + c % 4] - zero_point(F);
         float value = s * static_cast<float>(code);
         if constexpr (has_min(F)) value += w.mins[at * 16 + lane];

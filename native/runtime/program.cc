@@ -41,15 +41,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
     const int64_t stride = round_up(width, 16);
     buffers_.push_back({allocate<float>(stride * spec_.max_rows), stride});
   }
-  for (const QuantisedBuffer& q : spec_.quantised) {
-    const int64_t codes = static_cast<int64_t>(spec_.max_rows) * q.columns, blocks = codes / kBlock;
-    const int64_t planes = q.precise ? 2 : 1;
-    const int64_t info_at = round_up(codes * planes, 64);
-    auto data = allocate<uint8_t>(info_at + blocks * static_cast<int64_t>(sizeof(BlockInfo)));
-    int8_t* first = reinterpret_cast<int8_t*>(data.get());
-    const Quantised view{first, q.precise ? first + codes : nullptr, reinterpret_cast<BlockInfo*>(data.get() + info_at), q.columns};
-    quantised_.push_back({std::move(data), view});
-  }
+  for (const QuantisedBuffer& q : spec_.quantised) quantised_.push_back(allocate<uint8_t>(Quantised::bytes(spec_.max_rows, q.columns, q.precise)));
   for (const auto& frequencies : spec_.rotations) {
     const int64_t stride = round_up(2 * static_cast<int64_t>(frequencies.size()), 16);
     rotations_.push_back({allocate<float>(stride * spec_.max_rows), stride});
@@ -84,6 +76,11 @@ float* Program::row(int buffer, int row) const {
   if (buffer == kHiddenOut) return hidden_out_ + row * hidden_stride_;
   const FloatBuffer& b = buffers_[static_cast<size_t>(buffer)];
   return b.data.get() + row * b.stride;
+}
+
+Quantised Program::codes(int buffer, int rows) const {
+  const QuantisedBuffer& q = spec_.quantised[static_cast<size_t>(buffer)];
+  return {quantised_[static_cast<size_t>(buffer)].get(), q.columns, q.precise, std::min(rows, Quantised::kTile)};
 }
 
 void Program::run(const Step& step) {
@@ -146,7 +143,7 @@ void Program::run_rows(const Instruction& in, const Step& step, int begin, int e
         kernels_.rope(row(in.a, r), table.data.get() + r * table.stride, in.width, in.group, row(in.out, r));
         break;
       }
-      case Op::quantise: kernels_.quantise(row(in.a, r), quantised_[static_cast<size_t>(in.out)].view, r); break;
+      case Op::quantise: kernels_.quantise(row(in.a, r), codes(in.out, row_count(step, in.rows)), r); break;
       case Op::store_key_value: {
         if (r >= state_end) {
           for (state = 0, state_end = 0; r >= (state_end += step.state_rows[static_cast<size_t>(state)]);) state++;
@@ -177,7 +174,7 @@ void Program::run_linear(const Instruction& in, const Step& step, std::atomic<in
     if (is_dense(w.format))
       kernels_.linear_dense(w, row(in.a, 0), buffers_[static_cast<size_t>(in.a)].stride, row(in.out, 0), stride, rows, begin, end);
     else
-      kernels_.linear(w, quantised_[static_cast<size_t>(in.a)].view, row(in.out, 0), stride, rows, begin, end);
+      kernels_.linear(w, codes(in.a, rows), row(in.out, 0), stride, rows, begin, end);
   }
 }
 

@@ -76,6 +76,11 @@ template <class V>
   };
   return join<i32x16>(half(a.low, c.low), half(a.high, c.high));
 }
+[[gnu::always_inline]] inline u32x16 shift_right(u32x16 a, const int64_t* bits) {
+  const __m128i count = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bits));
+  Halves x = split(a);
+  return join<u32x16>(_mm256_srl_epi32(x.low, count), _mm256_srl_epi32(x.high, count));
+}
 [[gnu::always_inline]] inline bool any_above(f32x16 a, float bound) {
   Halves x = split(a);
   const __m256 limit = _mm256_set1_ps(bound);

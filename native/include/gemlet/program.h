@@ -85,10 +85,7 @@ class Program {
     std::unique_ptr<float, void (*)(void*)> data;
     int64_t stride;
   };
-  struct CodeBuffer {
-    std::unique_ptr<uint8_t, void (*)(void*)> data;
-    Quantised view;
-  };
+  using CodeBuffer = std::unique_ptr<uint8_t, void (*)(void*)>;
   struct Tile {  // consecutive rows of one sequence that attend together
     int state, row, rows, position;
   };
@@ -104,6 +101,7 @@ class Program {
   void run_thread(const Step&, int thread);
   int row_count(const Step&, Rows) const;
   float* row(int buffer, int row) const;
+  Quantised codes(int buffer, int rows) const;
   void run_rows(const Instruction&, const Step&, int begin, int end);
   void run_linear(const Instruction&, const Step&, std::atomic<int>& next);
   void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);

@@ -36,24 +36,43 @@ struct Weight {
   int blocks() const { return columns / kBlock; }
 };
 
-// What a block of 32 quantised values carries beside its codes.
-struct BlockInfo {
+// A block of 32 quantised values: value = scale * code. One group of four columns, where the block's largest value lies, has a second
+// helping of 8 bits in `spare`, so that a single outlier costs its neighbours no precision.
+struct QuantisedBlock {
+  int8_t codes[kBlock];
   float scale;
-  int32_t sums[2];      // of all codes of each half, what `spare` adds included
-  int32_t spare;        // four codes to be added to those of one group of four columns
-  int32_t spare_group;  // which one; 0 to 7
-};
+  int32_t sum, half_sums[2];  // of all codes, what `spare` adds included
+  int8_t spare[4];
+  int32_t spare_offset;       // of the group's codes in a panel's block of 4-bit weights, in bytes,
+  int64_t spare_shift;        // and in bits; 8-bit weights have it at spare_offset + 64 * spare_shift
 
-// Rows quantised in blocks of 32: value = scale * code. Plain rows have 8-bit codes, of which one group of four, where the block's
-// largest value lies, has a second helping in `spare`: a single outlier then costs its neighbours no precision. Precise rows have
-// 16-bit codes, 256 * codes + low.
+  int spare_group() const { return spare_offset / 64 + static_cast<int>(spare_shift); }
+};
+static_assert(sizeof(QuantisedBlock) == 64);
+
+// The same with 16-bit codes, 256 * codes + low, and nothing to spare.
+struct PreciseBlock {
+  QuantisedBlock high;
+  int8_t low[kBlock];
+};
+static_assert(sizeof(PreciseBlock) == 96);
+
+// Rows of quantised blocks. Up to six rows lie side by side, block by block, in the order in which a product reads them.
 struct Quantised {
-  int8_t* codes;    // [rows][columns]
-  int8_t* low;      // [rows][columns], precise rows only, else null
-  BlockInfo* info;  // [rows][blocks]
+  static constexpr int kTile = 6;
+
+  uint8_t* data;
   int columns;
+  bool precise;
+  int tile;  // rows side by side: as many as there are, at most kTile
 
   int blocks() const { return columns / kBlock; }
+  int64_t block_bytes() const { return precise ? sizeof(PreciseBlock) : sizeof(QuantisedBlock); }
+  int64_t stride() const { return tile * block_bytes(); }  // from a row's block to its next
+  uint8_t* row(int r) const { return data + (static_cast<int64_t>(r / tile) * blocks() * tile + r % tile) * block_bytes(); }
+  static int64_t bytes(int rows, int columns, bool precise) {
+    return round_up(rows, kTile) * (columns / kBlock) * static_cast<int64_t>(precise ? sizeof(PreciseBlock) : sizeof(QuantisedBlock));
+  }
 };
 
 // One sequence's keys and values in one layer: pages[i] covers positions 64 * (first_page + i) onwards.

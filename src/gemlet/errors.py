@@ -1,4 +1,4 @@
-"""The one tree of errors. Each says what was wrong, where, and what to do next; each knows its exit code and HTTP status."""
+"""The one tree of errors: what was wrong, where, and what to do next; each has an exit code and an HTTP status."""
 
 from __future__ import annotations
 

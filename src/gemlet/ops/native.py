@@ -53,9 +53,13 @@ class NativeExecutor:
 
     cache_type = "float16"
 
-    def __init__(self, program: Program, *, threads: int | None = None, cache_type: str | None = None) -> None:
+    def __init__(
+        self, program: Program, *, threads: int | None = None, cache_type: str | None = None
+    ) -> None:
         if cache_type not in (None, self.cache_type):
-            raise InvalidRequestError(f"the native executor keeps keys and values in {self.cache_type}, not {cache_type}")
+            raise InvalidRequestError(
+                f"the native executor keeps keys and values in {self.cache_type}, not {cache_type}"
+            )
         recorder = Recorder()
         program.forward(recorder)
         lowered = lower(recorder)
@@ -141,7 +145,9 @@ class NativeExecutor:
         """The seconds counted since the last call, by operation."""
         from gemlet.ops.record import Op
 
-        return {op.name.lower(): seconds for op, seconds in zip(Op, self._program.take_seconds(), strict=True)}
+        return {
+            op.name.lower(): seconds for op, seconds in zip(Op, self._program.take_seconds(), strict=True)
+        }
 
     def close(self) -> None:
         self._program = None
@@ -162,13 +168,21 @@ def choose_instruction_set() -> str:
 def frequencies(head_dim: int, theta: float) -> Float32:
     """Inverse frequencies theta^(-2i/head_dim), rounded to float32 as the reference does."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
+    inverse: Float32 = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
+    return inverse
 
 
 def _matrix(packed: Packed) -> tuple[int, int, int, Any, Any, Any]:
     arrays = packed.arrays
     codes = arrays["values"] if "values" in arrays else arrays["quants"]
-    return FORMATS.index(packed.format), packed.rows, packed.columns, codes, arrays.get("scales"), arrays.get("mins")
+    return (
+        FORMATS.index(packed.format),
+        packed.rows,
+        packed.columns,
+        codes,
+        arrays.get("scales"),
+        arrays.get("mins"),
+    )
 
 
 def _rows(count: int, width: int) -> Float32:

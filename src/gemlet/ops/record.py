@@ -236,7 +236,11 @@ class _Lowering:
             self.code_place[key] = self.codes.take(columns, precise)
             self.lowered.append(
                 Instruction(
-                    Op.QUANTISE, instruction.rows, self.code_place[key], self.place[instruction.a], width=columns
+                    Op.QUANTISE,
+                    instruction.rows,
+                    self.code_place[key],
+                    self.place[instruction.a],
+                    width=columns,
                 )
             )
         return self.code_place[key]

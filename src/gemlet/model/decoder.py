@@ -117,6 +117,10 @@ class Decoder:
     def cache_type(self) -> str:
         return self._running().cache_type
 
+    @property
+    def activation_type(self) -> str:
+        return self._running().activation_type
+
     def new_state(self) -> State:
         """An empty sequence."""
         return self._running().new_state()

@@ -52,6 +52,7 @@ class NativeExecutor:
     """Runs a program on the best kernels of this processor, or on those that GEMLET_ISA names."""
 
     cache_type = "float16"
+    activation_type = "int8 in blocks of 32 with a spare group, int16 for the head"
 
     def __init__(
         self, program: Program, *, threads: int | None = None, cache_type: str | None = None

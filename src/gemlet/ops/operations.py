@@ -109,6 +109,10 @@ class Executor(Protocol):
     def cache_type(self) -> str:
         """Element type of the cache, such as "float16"."""
 
+    @property
+    def activation_type(self) -> str:
+        """What the inputs of products with quantised weights are rounded to, such as "float32"."""
+
     def new_state(self) -> State:
         """An empty sequence."""
 

@@ -110,6 +110,8 @@ class ReferenceExecutor:
     """
 
     instruction_set = "numpy"
+    activation_type = "float32"
+    operations = ReferenceOperations
 
     def __init__(
         self, program: Program, *, threads: int | None = None, cache_type: str | None = None
@@ -140,7 +142,7 @@ class ReferenceExecutor:
         for state in batch.states:
             if not isinstance(state, ReferenceState) or not state.fits(self._program.layers, self._dtype):
                 raise StateError("a state in the batch belongs to another model or executor")
-        operations = ReferenceOperations(batch, self._unpack)
+        operations = self.operations(batch, self._unpack)
         self._program.forward(operations)
         for state, rows in zip(batch.states, batch.rows, strict=True):
             assert isinstance(state, ReferenceState)

@@ -78,7 +78,7 @@ def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Dec
         template_sha256=template_sha256(base=loaded.facts.chat_template is None),
         adapter_sha256=None,
         weights_type=loaded.weights.weights_type,
-        activation_type="int8",
+        activation_type=decoder.activation_type,
         kv_type=decoder.cache_type,
         embedding_scale=loaded.facts.config.embedding_scale,
         instruction_set=decoder.instruction_set,

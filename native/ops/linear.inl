@@ -55,6 +55,11 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
       if constexpr (Precise) low[t][p] = offset;
     }
   }
+  if constexpr (!Precise)
+    for (int t = 0; t < T; t++) {
+      if (Last - First < 8 && x[t].spare_group() / 4 != First / 4) continue;
+      for (int p = 0; p < N; p++) out[t][p] = dot4(out[t][p], load_spare_codes<F>(codes[p], x[t]), x[t].spare);
+    }
 #pragma GCC unroll 8
   for (int g = First; g < Last; g++)
 #pragma GCC unroll 4
@@ -66,14 +71,9 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
         if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.rows[t].low + 4 * g);
       }
     }
-  for (int t = 0; t < T; t++) {
-    if constexpr (Precise) {
+  if constexpr (Precise)
+    for (int t = 0; t < T; t++)
       for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
-    } else {
-      if (Last - First < 8 && x[t].spare_group() / 4 != First / 4) continue;
-      for (int p = 0; p < N; p++) out[t][p] = dot4(out[t][p], load_spare_codes<F>(codes[p], x[t]), x[t].spare);
-    }
-  }
 }
 
 template <Format F, bool Precise, int T, int N>

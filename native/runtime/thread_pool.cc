@@ -18,33 +18,33 @@ constexpr int kSpins = 1000;
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(threads < 1 ? 1 : threads), process_(getpid()) {
-  for (int t = 1; t < size_; t++) workers_.emplace_back([this, t] { work(t); });
+ThreadPool::ThreadPool(int threads) : size_(threads < 1 ? 1 : threads), process_(getpid()), workers_(std::make_unique<Workers>()) {
+  for (int t = 1; t < size_; t++) workers_->threads.emplace_back([this, t] { work(t); });
 }
 
 ThreadPool::~ThreadPool() {
-  if (getpid() != process_) {  // a forked child has no workers to wait for
-    for (std::thread& worker : workers_) worker.detach();
+  if (getpid() != process_) {  // a forked child has no workers, and a condition that some still wait for cannot be destroyed
+    workers_.release();
     return;
   }
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::lock_guard<std::mutex> lock(workers_->mutex);
     stop_ = true;
     job_.fetch_add(1, std::memory_order_release);
   }
-  wake_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+  workers_->wake.notify_all();
+  for (std::thread& thread : workers_->threads) thread.join();
 }
 
 void ThreadPool::start(Call call, void* context) {
   if (size_ > 1) {
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      std::lock_guard<std::mutex> lock(workers_->mutex);
       call_ = call;
       context_ = context;
       job_.fetch_add(1, std::memory_order_release);
     }
-    wake_.notify_all();
+    workers_->wake.notify_all();
   }
   call(context, 0);
   barrier();
@@ -57,8 +57,8 @@ void ThreadPool::work(int thread) {
     Call call;
     void* context;
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != seen; });
+      std::unique_lock<std::mutex> lock(workers_->mutex);
+      workers_->wake.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != seen; });
       seen = job_.load(std::memory_order_relaxed);
       if (stop_) return;
       call = call_;

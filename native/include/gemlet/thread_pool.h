@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -34,11 +35,15 @@ class ThreadPool {
   void start(Call call, void* context);
   void work(int thread);
 
+  struct Workers {
+    std::vector<std::thread> threads;
+    std::mutex mutex;
+    std::condition_variable wake;
+  };
+
   const int size_;
   const pid_t process_;
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  std::unique_ptr<Workers> workers_;
   Call call_ = nullptr;
   void* context_ = nullptr;
   bool stop_ = false;

@@ -14,7 +14,7 @@ constexpr int kSlack = kPagePositions;
 
 constexpr char kMagic[8] = {'G', 'E', 'M', 'L', 'K', 'V', '0', '1'};
 
-int pages_for(int positions) { return (positions + kPagePositions - 1) / kPagePositions; }
+int pages_for(int positions) { return static_cast<int>(round_up(positions, kPagePositions) / kPagePositions); }
 
 void append(std::string& out, const void* data, size_t size) { out.append(static_cast<const char*>(data), size); }
 
@@ -46,10 +46,15 @@ int64_t KvState::nbytes() const {
 }
 
 int64_t KvState::price(const KvLayout& layout, int positions, int rows) {
+  if (positions < 0 || rows < 0) throw std::invalid_argument("a negative number of positions");
   int64_t total = 0;
   for (size_t l = 0; l < layout.layers.size(); l++) {
-    const int start = std::max(0, layout.first_needed(static_cast<int>(l), std::max(0, positions - rows)) - kSlack) / kPagePositions;
-    total += (pages_for(positions) - start) * layout.page_elements(static_cast<int>(l)) * 2;
+    int64_t pages = pages_for(positions);
+    if (const int window = layout.layers[l].window; window > 0) {
+      const int64_t kept = static_cast<int64_t>(kSlack) + window - 1 + rows;
+      pages = std::min(pages, (kept - 2) / kPagePositions + 2);  // which lie in the pages as badly as can be
+    }
+    total += pages * layout.page_elements(static_cast<int>(l)) * 2;
   }
   return total;
 }

@@ -40,7 +40,7 @@ class KvState {
   // Throws std::invalid_argument when the bytes are not a state of this layout.
   static KvState restore(std::shared_ptr<const KvLayout> layout, std::string_view data);
 
-  // Bytes of a sequence of `positions`, the room for a step of `rows` included.
+  // Bytes of a sequence at most, while it grows to `positions` in steps of up to `rows`. Throws std::invalid_argument.
   static int64_t price(const KvLayout& layout, int positions, int rows);
 
  private:

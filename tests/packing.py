@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import gguf
 import numpy as np
-from gemlet.model.weights import Weights
 
 from gemlet.formats.tensors import Tensor
+from gemlet.model.weights import Weights
 from gemlet.ops.packed import pack
 from tests.synthetic import stored
 

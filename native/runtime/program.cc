@@ -71,11 +71,11 @@ void Program::place_barriers() {
 
 int Program::row_count(const Step& step, Rows rows) const { return rows == Rows::all ? step.rows : rows == Rows::logits ? step.logits : step.hidden; }
 
+int64_t Program::stride(int buffer) const { return buffer == kLogitsOut ? logits_stride_ : buffer == kHiddenOut ? hidden_stride_ : buffers_[static_cast<size_t>(buffer)].stride; }
+
 float* Program::row(int buffer, int row) const {
-  if (buffer == kLogitsOut) return logits_out_ + row * logits_stride_;
-  if (buffer == kHiddenOut) return hidden_out_ + row * hidden_stride_;
-  const FloatBuffer& b = buffers_[static_cast<size_t>(buffer)];
-  return b.data.get() + row * b.stride;
+  float* first = buffer == kLogitsOut ? logits_out_ : buffer == kHiddenOut ? hidden_out_ : buffers_[static_cast<size_t>(buffer)].data.get();
+  return first + row * stride(buffer);
 }
 
 Quantised Program::codes(int buffer, int rows) const {
@@ -168,13 +168,12 @@ void Program::run_linear(const Instruction& in, const Step& step, std::atomic<in
   const int rows = row_count(step, in.rows), panels = w.panels();
   // A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
   const int grain = static_cast<int>(round_up(std::max(1, panels / (pool_.size() * 6)), 4));
-  const int64_t stride = in.out == kLogitsOut ? logits_stride_ : buffers_[static_cast<size_t>(in.out)].stride;
   for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
     const int end = std::min(panels, begin + grain);
     if (is_dense(w.format))
-      kernels_.linear_dense(w, row(in.a, 0), buffers_[static_cast<size_t>(in.a)].stride, row(in.out, 0), stride, rows, begin, end);
+      kernels_.linear_dense(w, row(in.a, 0), stride(in.a), row(in.out, 0), stride(in.out), rows, begin, end);
     else
-      kernels_.linear(w, codes(in.a, rows), row(in.out, 0), stride, rows, begin, end);
+      kernels_.linear(w, codes(in.a, rows), row(in.out, 0), stride(in.out), rows, begin, end);
   }
 }
 

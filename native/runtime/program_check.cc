@@ -23,23 +23,24 @@ struct Checker {
   const ProgramSpec& spec;
   const KvLayout& layout;
 
-  void holds(int buffer, int width, const char* name) const {
-    if (buffer == kLogitsOut) return require(width == spec.vocabulary, "logits have another width than the vocabulary");
-    if (buffer == kHiddenOut) return require(width == spec.hidden, "final hidden states have another width");
+  void reads(int buffer, int width, const char* name) const {
     require(width > 0 && at(spec.buffers, buffer, "buffer") >= width, std::string(name) + " is wider than its buffer");
   }
-  void reads(int buffer, int width, const char* name) const {
-    require(buffer >= 0, std::string(name) + " reads an output");
-    holds(buffer, width, name);
+  void writes(const Instruction& in, int width, const char* name) const {
+    if (in.out == kLogitsOut) return require(width == spec.vocabulary && in.rows == Rows::logits, "logits have another width than the vocabulary, or other rows");
+    if (in.out == kHiddenOut) return require(width == spec.hidden && in.rows == Rows::hidden, "final hidden states have another width, or other rows");
+    reads(in.out, width, name);
   }
 
   void linear(const Instruction& in) const {
     const Weight& w = at(spec.matrices, in.weight, "matrix");
-    holds(in.out, w.rows, "linear");
-    if (is_dense(w.format))
+    writes(in, w.rows, "linear");
+    if (is_dense(w.format)) {
+      require(in.out != in.a, "linear cannot work in place");
       reads(in.a, w.columns, "linear");
-    else
+    } else {
       require(at(spec.quantised, in.a, "quantised buffer").columns == w.columns, "linear: columns differ from the quantised buffer");
+    }
   }
   void attention(const Instruction& in) const {
     const AttendShape& s = at(layout.layers, in.layer, "layer");
@@ -48,8 +49,7 @@ struct Checker {
       reads(in.b, s.kv_heads * s.head_dim, "values");
     } else {
       reads(in.a, s.heads * s.head_dim, "queries");
-      require(in.out >= 0, "attention cannot be an output");
-      holds(in.out, s.heads * s.head_dim, "attention");
+      writes(in, s.heads * s.head_dim, "attention");
     }
   }
   void instruction(const Instruction& in) const {
@@ -59,23 +59,23 @@ struct Checker {
       case Op::embed: {
         const Weight& w = at(spec.matrices, in.weight, "matrix");
         require(w.rows >= spec.vocabulary, "embedding has fewer rows than the vocabulary");
-        return holds(in.out, w.columns, "embed");
+        return writes(in, w.columns, "embed");
       }
       case Op::norm:
         require(in.group > 0 && in.width % in.group == 0 && at(spec.vectors, in.weight, "vector").size() == static_cast<size_t>(in.group), "norm: group does not fit");
         reads(in.a, in.width, "norm");
-        return holds(in.out, in.width, "norm");
+        return writes(in, in.width, "norm");
       case Op::add:
       case Op::gelu_gate:
         reads(in.a, in.width, "operand");
         reads(in.b, in.width, "operand");
-        return holds(in.out, in.width, "result");
+        return writes(in, in.width, "result");
       case Op::rope:
         require(in.group > 0 && in.group % 2 == 0 && in.width % in.group == 0 && at(spec.rotations, in.weight, "rotation").size() * 2 == static_cast<size_t>(in.group),
                 "rope: head size does not fit");
         require(in.out != in.a, "rope cannot work in place");
         reads(in.a, in.width, "rope");
-        return holds(in.out, in.width, "rope");
+        return writes(in, in.width, "rope");
       case Op::quantise: return reads(in.a, at(spec.quantised, in.out, "quantised buffer").columns, "quantise");
       case Op::linear: return linear(in);
       case Op::store_key_value:
@@ -83,7 +83,7 @@ struct Checker {
       case Op::select:
         require(in.rows != Rows::all, "select: which rows?");
         reads(in.a, in.width, "select");
-        return holds(in.out, in.width, "select");
+        return writes(in, in.width, "select");
     }
     refuse("unknown operation");
   }
@@ -93,13 +93,16 @@ struct Checker {
 
 void Program::check() const {
   require(spec_.max_rows > 0 && spec_.max_rows <= 4096, "max_rows must be 1 to 4096");
-  require(spec_.vocabulary > 0 && spec_.hidden > 0, "an output is empty");
-  for (int width : spec_.buffers) require(width > 0 && width <= 1 << 22, "a buffer has an impossible width");
-  for (const QuantisedBuffer& q : spec_.quantised) require(q.columns > 0 && q.columns % kBlock == 0, "a quantised buffer must have whole blocks of 32");
-  for (const Weight& w : spec_.matrices) require(w.rows > 0 && w.columns > 0 && (is_dense(w.format) || w.columns % kBlock == 0), "a matrix has an impossible shape");
+  const auto is_side = [](int n) { return n > 0 && n <= kMaxSide; };
+  require(is_side(spec_.vocabulary) && is_side(spec_.hidden), "an output has an impossible width");
+  for (int width : spec_.buffers) require(is_side(width), "a buffer has an impossible width");
+  for (const QuantisedBuffer& q : spec_.quantised) require(is_side(q.columns) && q.columns % kBlock == 0, "a quantised buffer must have whole blocks of 32");
+  for (const Weight& w : spec_.matrices) require(is_side(w.rows) && is_side(w.columns) && (is_dense(w.format) || w.columns % kBlock == 0), "a matrix has an impossible shape");
   for (const auto& v : spec_.vectors) require(!v.empty(), "a vector is empty");
-  for (const AttendShape& s : layout_->layers)
-    require(s.kv_heads > 0 && s.heads > 0 && s.heads % s.kv_heads == 0 && s.head_dim > 0 && s.window >= 0, "a layer's attention has an impossible shape");
+  for (const AttendShape& s : layout_->layers) {
+    require(s.heads > 0 && s.heads <= 4096 && s.kv_heads > 0 && s.heads % s.kv_heads == 0, "a layer has an impossible number of heads");
+    require(s.head_dim > 0 && s.head_dim <= 4096 && s.window >= 0, "a layer's attention has an impossible shape");
+  }
   require(layout_->context > 0, "the context is empty");
   for (const Instruction& in : spec_.instructions) Checker{spec_, *layout_}.instruction(in);
 }
@@ -110,7 +113,7 @@ void Program::check_step(const Step& step) const {
   require(step.logits >= 0 && step.logits <= spec_.max_rows && step.hidden >= 0 && step.hidden <= spec_.max_rows, "more outputs than rows");
   int row = 0;
   for (size_t s = 0; s < step.states.size(); s++) {
-    require(&step.states[s]->layout() == layout_.get(), "a state belongs to another model");
+    require(step.states[s] && &step.states[s]->layout() == layout_.get(), "a state belongs to another model");
     require(step.state_rows[s] > 0 && step.state_rows[s] <= step.rows - row, "the states' rows do not add up");
     for (size_t other = 0; other < s; other++) require(step.states[other] != step.states[s], "a state appears twice in a step");
     for (int i = 0; i < step.state_rows[s]; i++, row++) require(step.positions[row] == step.states[s]->length() + i, "positions must follow the state's length");

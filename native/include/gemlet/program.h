@@ -20,6 +20,8 @@ enum class Rows : int { all, logits, hidden };
 // Buffers are numbered; these two are the caller's arrays.
 constexpr int kLogitsOut = -1, kHiddenOut = -2;
 
+constexpr int kMaxSide = 1 << 24;  // of a matrix, or floats of a row: products of two sides stay far from overflow
+
 struct Instruction {
   Op op;
   Rows rows = Rows::all;
@@ -70,6 +72,8 @@ class Program {
 
   const KvLayout& layout() const { return *layout_; }
   int max_rows() const { return spec_.max_rows; }
+  int64_t logits_stride() const { return logits_stride_; }  // floats from one row of logits to the next
+  int64_t hidden_stride() const { return hidden_stride_; }
   int threads() const { return pool_.size(); }
   const Kernels& kernels() const { return kernels_; }
 
@@ -101,6 +105,7 @@ class Program {
   void run_thread(const Step&, int thread);
   int row_count(const Step&, Rows) const;
   float* row(int buffer, int row) const;
+  int64_t stride(int buffer) const;
   Quantised codes(int buffer, int rows) const;
   void run_rows(const Instruction&, const Step&, int begin, int end);
   void run_linear(const Instruction&, const Step&, std::atomic<int>& next);

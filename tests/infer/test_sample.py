@@ -108,10 +108,14 @@ def test_logits_that_are_not_finite_are_refused(temperature, bad):
         choose(row, replace(NEUTRAL, temperature=temperature), 0.5, RANKING)
 
 
+@pytest.mark.filterwarnings("error")
 def test_extreme_temperatures_do_not_overflow():
     row = np.array([-3e38, 3e38, 1], np.float32)
     assert choose(row, replace(NEUTRAL, temperature=1e-300), 0.5, RANKING) == 1
     assert choose(row, replace(NEUTRAL, temperature=1e-300, top_p=0.5, top_k=0), 0.5, RANKING) == 1
+    long = np.arange(2000, dtype=np.float32)  # longer than REACH: the rest of the vocabulary is summed
+    for temperature in (5e-324, 1e-46, 1e-30):
+        assert choose(long, replace(NEUTRAL, temperature=temperature), 0.999, RANKING) == 1999
     flat = {choose(row[1:] * 0, replace(NEUTRAL, temperature=1e300), u, RANKING) for u in (0.1, 0.9)}
     assert flat == {0, 1}
 
@@ -182,9 +186,9 @@ def test_merge_puts_given_over_defaults_and_none_is_not_given():
     ("name", "value"),
     [
         ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf), ("temperature", "hot"),
-        ("temperature", True), ("top_k", -1), ("top_k", 2.0), ("top_k", False), ("top_p", 1.1),
+        ("temperature", True), pytest.param("temperature", 10**400, id="huge"), ("top_k", -1), ("top_k", 2.0), ("top_k", False), ("top_p", 1.1),
         ("top_p", -1), ("top_p", math.nan), ("min_p", 2), ("min_p", [0]), ("repetition_penalty", 0),
-        ("repetition_penalty", -1), ("presence_penalty", 2.5), ("frequency_penalty", -2.5),
+        ("repetition_penalty", -1), ("repetition_penalty", 1e-300), ("repetition_penalty", 1e300), ("presence_penalty", 2.5), ("frequency_penalty", -2.5),
         ("logit_bias", {10: 1}), ("logit_bias", {-1: 1}), ("logit_bias", {"1": 1}),
         ("logit_bias", {1: math.nan}), ("logit_bias", {1: 101}), ("logit_bias", [1]),
     ],

@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import struct
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -59,12 +60,11 @@ def merge_sampling(defaults: Sampling, given: Mapping[str, Any], vocab_size: int
 
 def check_sampling(sampling: Sampling, vocab_size: int) -> None:
     """InvalidRequestError that names the field, unless every value has its type and range."""
-    _check_number("temperature", sampling.temperature, 0.0, math.inf)
+    _check_number("temperature", sampling.temperature, 0.0, sys.float_info.max)
     _check_number("top_p", sampling.top_p, 0.0, 1.0)
     _check_number("min_p", sampling.min_p, 0.0, 1.0)
-    _check_number("repetition_penalty", sampling.repetition_penalty, 0.0, math.inf)
-    if sampling.repetition_penalty == 0:
-        raise InvalidRequestError("repetition_penalty must be above 0")
+    # Beyond these a penalised logit could leave the range of float32.
+    _check_number("repetition_penalty", sampling.repetition_penalty, 0.01, 100.0)
     _check_number("presence_penalty", sampling.presence_penalty, -2.0, 2.0)
     _check_number("frequency_penalty", sampling.frequency_penalty, -2.0, 2.0)
     if not _is_int(sampling.top_k) or sampling.top_k < 0:
@@ -78,9 +78,8 @@ def check_sampling(sampling: Sampling, vocab_size: int) -> None:
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    if not fits or not math.isfinite(float(value)):  # type: ignore[arg-type]
-        wanted = f"from {low:g} to {high:g}" if math.isfinite(high) else f"from {low:g}"
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        wanted = f"from {low:g}" if high == sys.float_info.max else f"from {low:g} to {high:g}"
         raise InvalidRequestError(f"{name} must be a finite number {wanted}, not {value!r}")
 
 
@@ -209,7 +208,8 @@ def _total(row: Row, largest: float, temperature: float, ranking: Ranking) -> fl
     if temperature == 1:
         return math.exp(ranking.logsumexp(row) - largest)
     with np.errstate(over="ignore", under="ignore"):
-        scaled = ((row - np.float32(largest)) / np.float32(temperature)).astype(np.float32, copy=False)
+        divisor = np.float32(max(temperature, 1e-30))  # what is far smaller would be a float32 zero
+        scaled = ((row - np.float32(largest)) / divisor).astype(np.float32, copy=False)
     return math.exp(ranking.logsumexp(scaled))
 
 

@@ -59,7 +59,8 @@ struct BoundProgram {
 
   Weight matrix(const MatrixTuple& m) {
     const auto& [format, rows, columns, codes, scales, mins] = m;
-    if (format < 0 || format > static_cast<int>(Format::bf16) || rows <= 0 || columns <= 0) throw std::invalid_argument("matrix: impossible format or shape");
+    if (format < 0 || format > static_cast<int>(Format::bf16) || rows <= 0 || rows > kMaxSide || columns <= 0 || columns > kMaxSide)
+      throw std::invalid_argument("matrix: impossible format or shape");
     Weight w{static_cast<Format>(format), rows, columns, nullptr, nullptr, nullptr};
     const int64_t panels = w.panels(), blocks = panels * w.blocks();
     if (is_dense(w.format)) {
@@ -119,12 +120,12 @@ void init_program(BoundProgram* self, const std::string& isa, int threads, std::
 }
 
 void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const std::vector<KvState*>& states, const std::vector<int>& rows, nb::handle logit_rows,
-              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, int vocabulary, int hidden) {
+              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out) {
   const Array id(ids, "i", "ids"), position(positions, "i", "positions"), wanted(logit_rows, "i", "logit rows"), wanted_hidden(hidden_rows, "i", "hidden rows");
   const Array logits(logits_out, "f", "logits", true), states_out(hidden_out, "f", "hidden states", true);
   if (id.count() != position.count()) throw std::invalid_argument("ids and positions differ in number");
-  logits.need_bytes(wanted.count() * round_up(vocabulary, 16) * 4, "logits");
-  states_out.need_bytes(wanted_hidden.count() * round_up(hidden, 16) * 4, "hidden states");
+  logits.need_bytes(wanted.count() * self.program->logits_stride() * 4, "logits");
+  states_out.need_bytes(wanted_hidden.count() * self.program->hidden_stride() * 4, "hidden states");
   for (const KvState* state : states)
     if (!state) throw std::invalid_argument("a state is missing");
   const Step step{id.data<int32_t>(), position.data<int32_t>(), static_cast<int>(id.count()), states, rows, wanted.data<int32_t>(), static_cast<int>(wanted.count()),

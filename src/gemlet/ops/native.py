@@ -119,8 +119,6 @@ class NativeExecutor:
                 batch.hidden,
                 logits,
                 hidden,
-                self._vocab_size,
-                self._hidden_size,
             )
         except ValueError as error:
             raise InvalidRequestError(str(error)) from None

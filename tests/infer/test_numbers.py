@@ -31,7 +31,7 @@ def test_logits(model):
     assert np.array_equal(model.logits(ids, positions=[-1]), expected[-1:])
     assert np.array_equal(model.logits(ids, positions=[3, 0, 3]), expected[[3, 0, 3]])
     assert model.logits(ids, positions=[]).shape == (0, VOCABULARY)
-    for wrong in ([len(ids)], [-len(ids) - 1], ["x"]):
+    for wrong in ([len(ids)], [-len(ids) - 1], ["x"], np.zeros((1, 2), int)):
         with pytest.raises(InvalidRequestError):
             model.logits(ids, positions=wrong)
 
@@ -70,6 +70,14 @@ def check_score(score, ids, start):
 def test_score_follows_lm_evals_rule(model, context, continuation, bare):
     ids = model.tokenize(context + continuation)
     check_score(model.score(context, continuation), ids, len(model.tokenize(bare)))
+
+
+def test_a_token_across_the_border_counts_as_in_lm_eval(model):
+    """The continuation's tokens are read behind those that the context has alone, not behind the whole's."""
+    context, continuation = "area of a roo", "m and a door"
+    before, whole = model.tokenize(context), model.tokenize(context + continuation)
+    assert whole[: len(before)] != before and len(whole) > len(before)
+    check_score(model.score(context, continuation), [*before, *whole[len(before) :]], len(before))
 
 
 def test_score_of_ids(model):

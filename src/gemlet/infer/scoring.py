@@ -21,25 +21,24 @@ def score_request(tokenizer: Tokenizer, context: TextOrIds, continuation: TextOr
     """The request whose outputs score a continuation.
 
     Text is encoded jointly: the context's trailing spaces belong to the continuation, one BOS comes first,
-    and the continuation's tokens are those of the whole behind as many as the context alone has. Ids are
-    taken as they are. An empty context is the BOS alone. InvalidRequestError for a continuation without
-    tokens of its own.
+    and the continuation's tokens are those of the whole behind as many as the context alone has. They are
+    read behind the tokens of the context alone, also where the whole begins otherwise ("The c", "at"): so
+    does lm-eval, and scores are to be compared. Ids are taken as they are. An empty context is the BOS
+    alone. InvalidRequestError for a continuation without tokens of its own.
     """
     if isinstance(context, str) != isinstance(continuation, str):
         raise InvalidRequestError("context and continuation must both be text, or both be token ids")
     if isinstance(context, str) and isinstance(continuation, str):
-        bare = context.rstrip()
-        ids = tokenizer.encode(context + continuation, bos=True)
-        start = len(tokenizer.encode(bare, bos=True))
+        before = tokenizer.encode(context.rstrip(), bos=True)
+        behind = tokenizer.encode(context + continuation, bos=True)[len(before) :]
     else:
-        before = check_ids(context) or [tokenizer.bos_id]
-        ids, start = before + check_ids(continuation), len(before)
-    if start >= len(ids):
+        before, behind = check_ids(context) or [tokenizer.bos_id], check_ids(continuation)
+    if not behind:
         raise InvalidRequestError(
             f"the continuation {continuation!r} adds no token to its context",
             hint="it is empty, or its characters are part of the context's last token",
         )
-    return PromptRequest(tuple(ids), score_from=start)
+    return PromptRequest((*before, *behind), score_from=len(before))
 
 
 def as_score(request: PromptRequest, outputs: Outputs) -> Score:

@@ -13,6 +13,7 @@ from gemlet.errors import (
     ContextLengthError,
     ConversationError,
     InvalidRequestError,
+    ModelClosedError,
     TextError,
     UnsupportedParameterError,
 )
@@ -220,6 +221,26 @@ def test_wrong_prompts(model, prompt):
 def test_text_that_is_not_text(model):
     with pytest.raises(TextError):
         model.generate("\ud800")
+    for wrong in (None, b"x", 5):
+        with pytest.raises(TextError, match="must be text"):
+            model.tokenize(wrong)
+
+
+def test_a_request_that_is_too_long_says_what_adds_up(model):
+    with pytest.raises(ContextLengthError) as caught:
+        model.generate([2] * 790, max_tokens=11)
+    assert (caught.value.needed, caught.value.context) == (801, CONTEXT)
+    assert "790" in caught.value.hint and "max_tokens" in caught.value.hint
+    with pytest.raises(ContextLengthError) as caught:
+        model.generate([2] * CONTEXT, max_tokens=None)
+    assert caught.value.needed == CONTEXT + 1 and str(CONTEXT) in caught.value.hint
+
+
+def test_closing_ends_what_is_scored_with_its_own_error():
+    with fake_model(fake_decoder(delay=0.02)) as model:
+        threading.Timer(0.1, model.close).start()
+        with pytest.raises(ModelClosedError):
+            model.score_many([([2] * 30, [300 + i % 9] * 200) for i in range(200)])
 
 
 def test_unknown_and_unsupported_parameters_are_named(model):

@@ -186,9 +186,11 @@ def test_merge_puts_given_over_defaults_and_none_is_not_given():
     ("name", "value"),
     [
         ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf), ("temperature", "hot"),
-        ("temperature", True), pytest.param("temperature", 10**400, id="huge"), ("top_k", -1), ("top_k", 2.0), ("top_k", False), ("top_p", 1.1),
+        ("temperature", True), pytest.param("temperature", 10**400, id="huge"), ("top_k", -1),
+        ("top_k", 2.0), ("top_k", False), ("top_p", 1.1),
         ("top_p", -1), ("top_p", math.nan), ("min_p", 2), ("min_p", [0]), ("repetition_penalty", 0),
-        ("repetition_penalty", -1), ("repetition_penalty", 1e-300), ("repetition_penalty", 1e300), ("presence_penalty", 2.5), ("frequency_penalty", -2.5),
+        ("repetition_penalty", -1), ("repetition_penalty", 1e-300), ("repetition_penalty", 1e300),
+        ("presence_penalty", 2.5), ("frequency_penalty", -2.5),
         ("logit_bias", {10: 1}), ("logit_bias", {-1: 1}), ("logit_bias", {"1": 1}),
         ("logit_bias", {1: math.nan}), ("logit_bias", {1: 101}), ("logit_bias", [1]),
     ],

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gemlet.errors import GemletError
+from gemlet.errors import GemletError, ModelClosedError
 from gemlet.infer.requests import AnswerRequest, Cancelled, Event, Failed, Outputs, Started, Token
 from gemlet.text.stream import TextStream
 from gemlet.text.tokenizer import Tokenizer
@@ -153,7 +153,7 @@ def outputs_of(event: Event) -> Outputs | None:
     if isinstance(event, Failed):
         raise _as_gemlet_error(event.error) from event.error
     if isinstance(event, Cancelled):
-        raise GemletError("the request was cancelled: the model is closed")
+        raise ModelClosedError("the model was closed before the request was done", hint="load it again")
     return event if isinstance(event, Outputs) else None
 
 

@@ -100,7 +100,13 @@ class Engine:
         else:
             _check_positions(request.wanted, len(request.ids))
         if request.positions > self.context:
-            raise ContextLengthError(request.positions, self.context)
+            raise ContextLengthError(request.positions, self.context, hint=_lengths(request))
+
+
+def _lengths(request: Request) -> str | None:
+    if not isinstance(request, AnswerRequest):
+        return None
+    return f"the prompt has {len(request.ids)}, max_tokens adds {request.max_tokens}"
 
 
 def _check_positions(wanted: frozenset[int], length: int) -> None:

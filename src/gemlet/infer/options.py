@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,8 @@ def prepare(
     if max_tokens is None:
         max_tokens = defaults.context - len(ids)
         if max_tokens < 1:
-            raise ContextLengthError(len(ids) + 1, defaults.context)
+            hint = f"the prompt alone has {len(ids)}"
+            raise ContextLengthError(len(ids) + 1, defaults.context, hint=hint)
     _check_whole("max_tokens", max_tokens, 1)
     strings, stop_ids = _split_stops(options.stop, defaults.vocab_size)
     request = AnswerRequest(
@@ -108,11 +110,15 @@ def check_switch(name: str, value: object) -> None:
 
 def check_ids(ids: Iterable[Any]) -> list[int]:
     """Token ids as plain numbers. InvalidRequestError for anything else; the engine checks their range."""
-    checked = []
     if isinstance(ids, (Mapping, bytes)) or not isinstance(ids, Iterable):
         raise InvalidRequestError(f"token ids must be a list of numbers, not {type(ids).__name__}")
-    for item in ids:
-        if isinstance(item, (bool, str, float)) or not hasattr(item, "__index__"):
-            raise InvalidRequestError(f"{item!r} is not a token id")
-        checked.append(item.__index__())
-    return checked
+    return [_check_id(item) for item in ids]
+
+
+def _check_id(item: Any) -> int:
+    try:
+        if isinstance(item, bool):
+            raise TypeError
+        return operator.index(item)
+    except TypeError:  # also an array, a row of ids where one belongs
+        raise InvalidRequestError(f"{item!r} is not a token id") from None

@@ -24,7 +24,9 @@ _LONG = 4096
 
 
 def check_text(text: str, where: str) -> None:
-    """Raise TextError when a text holds half of a surrogate pair; `where` names the text in the message."""
+    """Raise TextError unless it is text without half of a surrogate pair; `where` names it in the message."""
+    if not isinstance(text, str):
+        raise TextError(f"{where}: must be text, not {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -88,7 +90,7 @@ class Tokenizer:
     def encode(self, text: str, bos: bool = False) -> list[int]:
         """Token ids of a text, after one BOS if asked. Control tokens are never among them.
 
-        Raises TextError for half of a surrogate pair.
+        Raises TextError for what is not text, or holds half of a surrogate pair.
         """
         check_text(text, "text")
         ids = [self.bos_id] if bos else []

@@ -63,5 +63,7 @@ def test_a_bad_file_is_an_error_with_its_exit_code(
     path.write_bytes(b"GGUF nothing more")
     assert main(["show", str(path)]) == 3
     assert "bad.gguf" in capsys.readouterr().err
+    assert main(["show", str(path), "-m", "other"]) == 2
+    assert "named twice" in capsys.readouterr().err
     assert main(["show", str(tmp_path / "none.gguf"), "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["error"]["type"] == "ModelNotFoundError"

@@ -239,3 +239,12 @@ def test_a_gguf_file_of_another_shape(tmp_path: Path) -> None:
     refused(tmp_path / "m.gguf", "blk.2.", "is missing")
     write_tiny_gguf(tmp_path / "m.gguf", CONFIG, rng(), metadata={"gemma3.block_count": 1})
     refused(tmp_path / "m.gguf", "blk.1.", "not part of")
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"config\.json: is missing"):
+        open_source(tmp_path)
+    (tmp_path / "one.gguf").touch()
+    with pytest.raises(ModelFileError) as caught:
+        open_source(tmp_path)
+    assert "one.gguf" in (caught.value.hint or "")

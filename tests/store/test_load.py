@@ -123,6 +123,7 @@ def test_settings_fill_what_is_not_given(chat_file, monkeypatch):
         ({"context": 0}, InvalidRequestError, "context"),
         ({"threads": 0}, InvalidRequestError, "threads"),
         ({"threads": True}, InvalidRequestError, "threads"),
+        ({"threads": 257}, InvalidRequestError, "at most 256"),
         ({"weights": "int3"}, InvalidRequestError, "weights"),
         ({"offline": 1}, InvalidRequestError, "offline"),
     ],

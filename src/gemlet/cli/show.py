@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemlet.cli.terminal import note
 from gemlet.cli.terms import TERMS
+from gemlet.errors import InvalidRequestError
 from gemlet.types import as_dict
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def execute(parsed: argparse.Namespace) -> int:
     from gemlet.model.sources import open_source
     from gemlet.store.references import resolve
 
-    found = resolve(parsed.reference or parsed.model)
+    if parsed.reference is not None and parsed.model is not None:
+        raise InvalidRequestError("the model is named twice, as MODEL and with --model")
+    found = resolve(parsed.model if parsed.reference is None else parsed.reference)
     for line in found.notices:
         note(line)
     description = describe(open_source(found.path))

@@ -72,6 +72,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_folder(folder: Path) -> tuple[Description, dict[str, Tensor], float]:
     """Description, tensors under canonical names, and the offset of norm weights."""
+    if not (folder / CONFIG).exists():
+        hint = "a checkpoint's folder holds config.json and *.safetensors"
+        if files := sorted(path.name for path in folder.glob("*.gguf")):
+            hint = f"the folder holds {', '.join(files[:10])}: give the path of the file itself"
+        raise ModelFileError(folder, CONFIG, "is missing", hint=hint)
     config = read_json(folder / CONFIG)
     family = _family(folder, config)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).exists() else {}

@@ -20,6 +20,9 @@ from gemlet.version import __version__
 
 Progress = Callable[[int, int], None]
 
+MAX_THREADS = 256
+"""What the native library takes."""
+
 
 def load(
     ref: str | os.PathLike[str] | None = None,
@@ -47,11 +50,13 @@ def load(
     weights = weights or cast(str, settings["weights"].value)
     limit = context or cast("int | None", settings["context"].value)
     threads = threads or cast("int | None", settings["threads"].value)
+    if threads is not None and threads > MAX_THREADS:
+        raise InvalidRequestError(f"threads must be at most {MAX_THREADS}, not {threads}")
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
     if limit is not None and limit > config.context_length:
-        hint = f"the model was made for {config.context_length} tokens"
+        hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
         raise ContextLengthError(limit, config.context_length, hint=hint)
     tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
     if tokenizer.vocab_size < config.vocab_size:

@@ -75,8 +75,8 @@ WEIGHTS = ("auto", "stored", "bf16", "int8", "int4")
 KEYS: dict[str, _Key] = {
     "model": _Key(_text, None, "model reference that verbs use without -m"),
     "weights": _Key(_weights, "auto", "type the weights are computed in"),
-    "context": _Key(_count, None, "positions a request may take; the model's own limit by default"),
-    "threads": _Key(_count, None, "compute threads; chosen from the machine by default"),
+    "context": _Key(_count, None, "positions a request may take (default: the model's limit)"),
+    "threads": _Key(_count, None, "compute threads (default: chosen from the machine)"),
     "cache_limit": _Key(_bytes, 20 * 10**9, "bytes the cache folder may hold"),
     "offline": _Key(_switch, False, "never use the network"),
     "history": _Key(_switch, True, "keep conversations of `gemlet chat`"),

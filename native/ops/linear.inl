@@ -76,8 +76,11 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
       for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
 }
 
+// How far ahead weights are fetched when they come from memory: enough blocks to cover its latency at full bandwidth.
+constexpr int kFetchAhead = 2048;
+
 template <Format F, bool Precise, int T, int N>
-static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel) {
+static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel, bool fetch) {
   const int blocks = w.blocks();
   const uint8_t* codes[N];
   const uint8_t* scales[N];
@@ -118,7 +121,15 @@ static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t
       codes[p] += code_bytes(F);
       scales[p] += kScaleBytes<F>;
       if constexpr (has_min(F)) mins[p] += kPanel;
-      if constexpr (T == 1) __builtin_prefetch(codes[p] + 1024);
+    }
+    if (fetch) {
+      // Past a panel's end go on with the one that takes its place in the next tile.
+      constexpr int blocks_ahead = kFetchAhead / code_bytes(F);
+      const int64_t ahead = blocks_ahead + (b + 1 + blocks_ahead < blocks ? 0 : static_cast<int64_t>(N - 1) * blocks);
+      for (int p = 0; p < N; p++) {
+        for (int line = 0; line < code_bytes(F); line += 64) __builtin_prefetch(codes[p] + ahead * code_bytes(F) + line);
+        __builtin_prefetch(scales[p] + ahead * kScaleBytes<F>);
+      }
     }
     rows += q.stride();
   }
@@ -126,13 +137,13 @@ static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t
     for (int p = 0; p < N; p++) store(out + (row + t) * out_stride + (panel + p) * 16, acc[t][p]);
 }
 
-// Rows [row, end) over the panels [panel, panel + N).
+// Rows [row, end) over the panels [panel, panel + N); the first tile brings the weights into the cache.
 template <Format F, bool Precise, int T, int N>
-[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int end, int panel) {
+[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int end, int panel, bool fetch = true) {
   static_assert(Quantised::kTile % T == 0 || T < Quantised::kTile);
-  for (; row + T <= end; row += T) linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel);
+  for (; row + T <= end; row += T, fetch = false) linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel, fetch);
   if constexpr (T > 1)
-    if (row < end) linear_rows<F, Precise, (T + 1) / 2, N>(w, q, out, stride, row, end, panel);
+    if (row < end) linear_rows<F, Precise, T - 1, N>(w, q, out, stride, row, end, panel, fetch);
 }
 
 // Rows are taken in chunks that stay in the second-level cache while the panels pass, each panel staying in the first.
@@ -145,8 +156,8 @@ static void linear_panels(const Weight& w, const Quantised& q, float* out, int64
   for (int row = 0; row < rows; row += chunk) {
     const int last = std::min(rows, row + chunk);
     int panel = begin;
-    if (last - row == 1)
-      for (; panel + 2 * kTilePanels <= end; panel += 2 * kTilePanels) linear_tile<F, Precise, 1, 2 * kTilePanels>(w, q, out, stride, row, panel);
+    if (last - row == 1)  // one stream through memory, panel after panel, is what is read fastest
+      for (; panel < end; panel++) linear_tile<F, Precise, 1, 1>(w, q, out, stride, row, panel, true);
     for (; panel + kTilePanels <= end; panel += kTilePanels) linear_rows<F, Precise, T, kTilePanels>(w, q, out, stride, row, last, panel);
     if constexpr (kTilePanels > 1)
       for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, row, last, panel);
@@ -196,7 +207,7 @@ template <Format F, int T, int N>
 [[gnu::always_inline]] inline void dense_rows(const Weight& w, const float* x, int64_t x_stride, float* out, int64_t stride, int row, int rows, int panel) {
   for (; row + T <= rows; row += T) dense_tile<F, T, N>(w, x, x_stride, out, stride, row, panel);
   if constexpr (T > 1)
-    if (row < rows) dense_rows<F, (T + 1) / 2, N>(w, x, x_stride, out, stride, row, rows, panel);
+    if (row < rows) dense_rows<F, T - 1, N>(w, x, x_stride, out, stride, row, rows, panel);
 }
 
 template <Format F>

@@ -1,9 +1,9 @@
 """What rounding the inputs of matrix products costs the 270M model, each way simulated alone in NumPy.
 
 Usage: activations.py [--tokens 512]
-The reference executor computes in float32; only the inputs of its products are rounded. Mean KL divergence to the same
-executor without rounding, in nats, on the three texts of the fidelity test. Writes benchmarks/results/activations-*.json.
-Needs the `demo` extra.
+The reference executor computes in float32; only the inputs of its products are rounded. Mean KL divergence
+to the same executor without rounding, in nats, on the three texts of the fidelity test.
+Writes benchmarks/results/activations-*.json. Needs the `demo` extra.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one tree of errors: what was wrong, where, and what to do next; each has an exit code and an HTTP status."""
+"""The tree of errors: what was wrong, where, what to do next; each has an exit code and an HTTP status."""
 
 from __future__ import annotations
 

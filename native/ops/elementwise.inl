@@ -78,13 +78,19 @@ struct Codes {
   i32x16 half[2];
 };
 
-// Codes of 32 values at `top` for a value of `reach`, with the block's scale and sums. Blocks too small to scale are zero.
-[[gnu::always_inline]] inline Codes encode(const f32x16 (&v)[2], float reach, float top, QuantisedBlock& block) {
-  const float inverse = reach >= 1e-36f ? top / reach : 0.0f;
+[[gnu::always_inline]] inline i32x16 clamp(i32x16 v, int most) {
+  const i32x16 limit = i32x16{} + most;
+  return smaller(larger(v, -limit), limit);
+}
+
+// Codes of 32 values at `top` for a value of `reach`, with the block's scale and sums. Blocks too small to scale are zero; the limit
+// keeps what is no number from overflowing the sums.
+[[gnu::always_inline]] inline Codes encode(const f32x16 (&v)[2], float reach, int top, int limit, QuantisedBlock& block) {
+  const float inverse = reach >= 1e-36f ? static_cast<float>(top) / reach : 0.0f;
   Codes codes;
-  block.scale = reach / top;
+  block.scale = reach / static_cast<float>(top);
   for (int h = 0; h < 2; h++) {
-    codes.half[h] = round_to_int(v[h] * splat(inverse));
+    codes.half[h] = clamp(round_to_int(v[h] * splat(inverse)), limit);
     block.half_sums[h] = sum_lanes(codes.half[h]);
   }
   block.sum = block.half_sums[0] + block.half_sums[1];
@@ -94,7 +100,7 @@ struct Codes {
 [[gnu::always_inline]] inline void store_bytes(int8_t* to, i32x16 v) { store(to, __builtin_convertvector(v, i8x16)); }
 
 [[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], PreciseBlock& block) {
-  const Codes codes = encode(v, max_lanes(maximum(absolute(v[0]), absolute(v[1]))), 32512.0f, block.high);
+  const Codes codes = encode(v, max_lanes(maximum(absolute(v[0]), absolute(v[1]))), 32512, 32512, block.high);
   for (int h = 0; h < 2; h++) {
     const i32x16 upper = (codes.half[h] + 128) >> 8;
     store_bytes(block.high.codes + 16 * h, upper);
@@ -115,10 +121,10 @@ struct Codes {
   std::memcpy(&peak, &peak_bits, 4);
   std::memcpy(&second, &second_bits, 4);
 
-  const Codes codes = encode(v, std::max(second, peak * 0.5f), 127.0f, block);
+  const Codes codes = encode(v, std::max(second, peak * 0.5f), 127, 254, block);
   alignas(64) int8_t extra[kBlock];
   for (int h = 0; h < 2; h++) {
-    const i32x16 limit = i32x16{} + 127, kept = smaller(larger(codes.half[h], -limit), limit);
+    const i32x16 kept = clamp(codes.half[h], 127);
     store_bytes(block.codes + 16 * h, kept);
     store_bytes(extra + 16 * h, codes.half[h] - kept);
   }

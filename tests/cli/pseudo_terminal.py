@@ -51,6 +51,11 @@ class PseudoTerminal:
         """Send keys."""
         os.write(self._outer, text.encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C, half a second after what was waited for: readline misses one right after its prompt."""
+        time.sleep(0.5)
+        self.type("\x03")
+
     def wait_for(self, text: str, seconds: float = 20.0) -> float:
         """Read until the text appears after what was waited for before; returns the seconds it took."""
         started = time.monotonic()

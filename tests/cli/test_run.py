@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -249,3 +252,29 @@ def test_the_terms_are_said_once_and_always_for_the_embedded_model(
     assert (said(), said()) == (1, 0)
     model.reference = "embedded"
     assert (said(), said()) == (1, 1)
+
+
+def test_json_is_whole_where_the_output_has_no_utf_8(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.answer = "né 日本"
+    for flags in ([], ["--stream"]):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert run(model, "x", "--json", *flags) == 0
+        lines = out.buffer.getvalue().splitlines()  # type: ignore[attr-defined]
+        last = json.loads(lines[-1])
+        assert (last["completion"] if flags else last)["text"] == model.answer
+
+
+def test_ctrl_c_during_imports_ends_the_process(tmp_path: Path) -> None:
+    """Also where a library makes another error of the interrupt, as NumPy does."""
+    (tmp_path / "numpy.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('swallowed') from None\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "gemlet", "run", "hi"]
+    done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

@@ -104,10 +104,10 @@ def test_chat_without_prompt_toolkit_is_plain(tmp_path: Path, monkeypatch: pytes
         terminal.type('two"""\r')
         terminal.wait_for("\x1b[1mhere")
         terminal.wait_for(">>>")
-        terminal.type("\x03")
+        terminal.interrupt()
         terminal.wait_for("Ctrl-C again")
         terminal.wait_for(">>>")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.end() == 0
 
 

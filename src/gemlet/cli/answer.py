@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any, Protocol, TextIO
 
-from gemlet.cli.terminal import is_screen, printable
+from gemlet.cli.terminal import is_screen, print_json, printable
 from gemlet.types import Completion, TokenEvent, as_dict
 
 
@@ -91,28 +90,19 @@ class ChoicesOutput:
 class JsonOutput:
     """One document at the end: a completion, or a list of them when several choices were asked for."""
 
-    def __init__(self, stdout: TextIO) -> None:
-        self._stdout = stdout
-
     def event(self, event: TokenEvent) -> None:
         pass
 
     def finish(self, collected: Collected) -> None:
         documents = collected.documents()
-        whole = documents if len(documents) > 1 else documents[0]
-        self._stdout.write(json.dumps(whole, ensure_ascii=False) + "\n")
-        self._stdout.flush()
+        print_json(documents if len(documents) > 1 else documents[0])
 
 
 class JsonLinesOutput:
     """One line for each event; the last of each choice carries its completion."""
 
-    def __init__(self, stdout: TextIO) -> None:
-        self._stdout = stdout
-
     def event(self, event: TokenEvent) -> None:
-        self._stdout.write(json.dumps(as_dict(event), ensure_ascii=False) + "\n")
-        self._stdout.flush()
+        print_json(as_dict(event))
 
     def finish(self, collected: Collected) -> None:
         pass
@@ -121,5 +111,5 @@ class JsonLinesOutput:
 def output_for(parsed: argparse.Namespace, stdout: TextIO) -> Output:
     """The output that the flags ask for."""
     if parsed.json:
-        return JsonLinesOutput(stdout) if parsed.stream else JsonOutput(stdout)
+        return JsonLinesOutput() if parsed.stream else JsonOutput()
     return TextOutput(stdout) if parsed.n == 1 else ChoicesOutput(stdout)

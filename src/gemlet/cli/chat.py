@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ from gemlet.cli.reading import Reader, open_reader
 from gemlet.cli.session import Session
 from gemlet.cli.stats import stats_line
 from gemlet.cli.talk import Talk
-from gemlet.cli.terminal import complain, note, report_error
+from gemlet.cli.terminal import complain, note, print_json, report_error
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.store.settings import data_dir, read_settings
 from gemlet.types import as_dict
@@ -86,7 +85,7 @@ def _manage(parsed: argparse.Namespace, kept: Conversations) -> int:
     if parsed.list:
         summaries = kept.summaries()
         if parsed.json:
-            print(json.dumps(as_dict(summaries), ensure_ascii=False))
+            print_json(as_dict(summaries))
             return 0
         for one in summaries:
             print(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
 
+from gemlet.cli.terminal import print_json
 from gemlet.errors import ConfigError
 from gemlet.store.settings import KEYS, Setting, config_file, read_settings
 from gemlet.types import as_dict
@@ -46,12 +46,15 @@ def execute(parsed: argparse.Namespace) -> int:
         unset_value(parsed.key)
     if parsed.action == "path":
         path = str(config_file())
-        print(json.dumps({"path": path}) if parsed.json else path)
+        if parsed.json:
+            print_json({"path": path})
+        else:
+            print(path)
         return 0
     settings = read_settings()
     shown = [settings[parsed.key]] if parsed.key else list(settings.values())
     if parsed.json:
-        print(json.dumps({"path": str(config_file()), "settings": as_dict(shown)}, ensure_ascii=False))
+        print_json({"path": str(config_file()), "settings": as_dict(shown)})
     else:
         print("\n".join(_lines(shown)))
     return 0

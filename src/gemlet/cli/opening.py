@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +58,20 @@ def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
 
 
 def _library_load() -> Any:
-    from gemlet.store.load import load
+    with _ended_by_interrupts():
+        from gemlet.store.load import load
 
     return load
+
+
+@contextmanager
+def _ended_by_interrupts() -> Iterator[None]:
+    """Ctrl-C ends the process at once: an exception amid the import of NumPy may be lost or hang."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
-from gemlet.cli.terminal import note
+from gemlet.cli.terminal import note, print_json
 from gemlet.cli.terms import TERMS
 from gemlet.errors import InvalidRequestError
 from gemlet.types import as_dict
@@ -45,7 +44,7 @@ def execute(parsed: argparse.Namespace) -> int:
         note(line)
     description = describe(open_source(found.path))
     if parsed.json:
-        print(json.dumps(description, ensure_ascii=False))
+        print_json(description)
     else:
         print("\n".join(f"{name:<13}{text}" for name, text in rows(description)))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 
 from gemlet.cli.markdown import MarkdownStream
 from gemlet.cli.session import Session
-from gemlet.cli.terminal import is_screen, note, printable
+from gemlet.cli.terminal import is_screen, note, print_json, printable
 from gemlet.errors import ContextLengthError, InvalidRequestError
 from gemlet.types import Completion, Message, as_dict
 
@@ -159,7 +158,7 @@ class Talk:
             document = (
                 {"text": text, "finish_reason": "cancelled"} if completion is None else as_dict(completion)
             )
-            print(json.dumps(document, ensure_ascii=False), flush=True)
+            print_json(document)
         if completion is None:
             note("stopped")
             return

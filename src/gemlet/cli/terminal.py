@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
 from contextlib import suppress
+from typing import Any
 
 from gemlet.errors import GemletError
 
@@ -26,6 +28,12 @@ def complain(message: str) -> None:
     note("\n".join([first, *(f"        {line}" for line in others)]))
 
 
+def print_json(document: Any) -> None:
+    """One JSON document as a line of standard output, whole also where that has no UTF-8."""
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+    print(json.dumps(document, ensure_ascii=encoding != "utf-8"), flush=True)
+
+
 def report_error(error: GemletError, *, as_json: bool) -> None:
     """Say an error: on standard error, or as a JSON document where the answer would have been."""
     if not as_json:
@@ -37,7 +45,7 @@ def report_error(error: GemletError, *, as_json: bool) -> None:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
-    print(json.dumps({"error": described}, ensure_ascii=False), flush=True)
+    print_json({"error": described})
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -63,6 +64,32 @@ def test_a_block_is_one_message(chat: Chat) -> None:
     assert chat.asked(1)[-1] == "next"
 
 
+def test_a_block_that_the_end_leaves_open_is_a_message(chat: Chat) -> None:
+    assert chat('"""first', "second") == 0
+    assert chat.asked(0) == ["first\nsecond"]
+
+
+def test_a_space_before_a_slash_makes_a_message(chat: Chat) -> None:
+    assert chat(" /usr/bin holds programs") == 0
+    assert chat.asked(0) == [" /usr/bin holds programs"]
+
+
+def test_piped_input_is_utf_8_in_every_locale(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = io.BytesIO("bad \xff\n".encode("latin-1") + "né\r\n".encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, encoding="ascii", errors="surrogateescape"))
+    assert main(["chat"], load=model.load) == 0
+    assert "not UTF-8 text: invalid start byte at byte 4" in capsys.readouterr().err
+    assert [message.content for message in model.calls[-1][0]] == ["né"]
+
+
+def test_a_folder_that_cannot_be_written_says_how_to_chat_without(chat: Chat, data_home: Path) -> None:
+    data_home.write_text("a file where the folder should be")
+    assert chat("one") == 7
+    assert str(data_home) in chat.err and "--no-history" in chat.err
+
+
 def test_continue_goes_on_with_the_last_or_a_numbered_one(chat: Chat, model: FakeModel) -> None:
     chat("one", flags="-m some-model -s kind")
     chat("other")
@@ -120,6 +147,7 @@ def test_set_reaches_the_library_and_back(chat: Chat, model: FakeModel) -> None:
         ("/load 77", "no conversation 77"),
         ("/drop x", "/drop takes a number"),
         ("/regen", "nothing to answer again"),
+        ("/usr/bin holds programs", "a space before the / makes it a message"),
     ],
 )
 def test_a_wrong_command_is_said_and_the_chat_goes_on(chat: Chat, line: str, says: str) -> None:

@@ -37,6 +37,7 @@ def run_command(session: Session, line: str) -> str:
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "/help lists the commands"
+        hint += "; a space before the / makes it a message"
         raise InvalidRequestError(f"there is no command {name}", hint=hint)
     return COMMANDS[name].run(session, argument.strip())
 

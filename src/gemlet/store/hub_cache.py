@@ -16,11 +16,15 @@ INDEX = "model.safetensors.index.json"
 def hub_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder that Hugging Face tools keep downloads in, by their own variables."""
     if environ.get("HF_HUB_CACHE"):
-        return Path(environ["HF_HUB_CACHE"]).expanduser()
+        return expanded(environ["HF_HUB_CACHE"])
     if environ.get("HF_HOME"):
-        return Path(environ["HF_HOME"]).expanduser() / "hub"
-    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "huggingface" / "hub"
+        return expanded(environ["HF_HOME"]) / "hub"
+    return expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def expanded(path: str) -> Path:
+    """A path with its ~ replaced; as it is where nobody has that home."""
+    return Path(os.path.expanduser(path))
 
 
 def find_in_hub_cache(

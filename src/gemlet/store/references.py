@@ -18,7 +18,7 @@ from gemlet.errors import (
     ModelNotFoundError,
     UnsupportedParameterError,
 )
-from gemlet.store.hub_cache import find_in_hub_cache
+from gemlet.store.hub_cache import expanded, find_in_hub_cache
 from gemlet.store.settings import cache_dir, read_settings
 
 FORM = "a reference is NAME, PATH, org/repo[:file-or-quant][@revision], each with +ADAPTER, or URL#name"
@@ -81,7 +81,7 @@ def parse_reference(text: str) -> Reference:
         raise InvalidRequestError(f"{text!r} is not a model reference", hint=FORM)
     if re.match(r"https?://", text):
         return _parse_url(text)
-    if Path(text).expanduser().exists():
+    if expanded(text).exists():
         return Reference("path", text)
     base, plus, adapter = text.partition("+")
     if plus and not adapter:
@@ -89,7 +89,7 @@ def parse_reference(text: str) -> Reference:
     wanted = adapter or None
     if _PATH_START.match(base) or (base.lower().endswith(".gguf") and ":" not in base):
         return Reference("path", base, adapter=wanted)
-    if Path(base).expanduser().exists():
+    if expanded(base).exists():
         return Reference("path", base, adapter=wanted)
     if match := _REPOSITORY.fullmatch(base):
         return Reference("repository", match[1], _part(match[2]), _part(match[3]), wanted)
@@ -138,7 +138,7 @@ def resolve(
         message = f"{reference}: adapters are not supported yet"
         raise UnsupportedParameterError("adapter", message, hint="leave out the + and what follows it")
     if parsed.kind == "path":
-        path = Path(parsed.target).expanduser()
+        path = expanded(parsed.target)
         if not path.exists():
             raise ModelNotFoundError(f"{parsed.target}: there is no such file or folder")
         return Found(path, reference)

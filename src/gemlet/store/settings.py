@@ -202,4 +202,9 @@ def _unescape(text: str, where: str) -> str:
 def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
     # The XDG rules: a relative path in the variable counts as not set.
     base = Path(environ.get(variable, ""))
-    return (base if base.is_absolute() else Path.home() / fallback) / "gemlet"
+    if not base.is_absolute():
+        try:
+            base = Path.home() / fallback
+        except RuntimeError:  # a container's user without an entry
+            raise ConfigError(f"there is no home folder: set HOME, or {variable}") from None
+    return base / "gemlet"

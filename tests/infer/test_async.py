@@ -151,3 +151,21 @@ def test_cancelled_while_preparing_submits_nothing(model):
 
     asyncio.run(work())
     assert model._engine.counts() == (0, 0)
+
+
+def test_closed_while_the_request_is_prepared(model, monkeypatch):
+    ready = threading.Event()
+    encode = model.tokenizer.encode
+    monkeypatch.setattr(model.tokenizer, "encode", lambda *a, **k: (ready.wait(10), encode(*a, **k))[1])
+
+    async def work():
+        stream = model.agenerate(PROMPT, max_tokens=None, ignore_eos=True, stream=True)
+        reading = asyncio.create_task(stream.__anext__())
+        await asyncio.sleep(0.05)
+        await stream.aclose()
+        ready.set()
+        with pytest.raises(StopAsyncIteration):
+            await reading
+        assert model._engine.counts() == (0, 0)
+
+    asyncio.run(work())

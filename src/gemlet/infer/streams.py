@@ -98,7 +98,8 @@ class AsyncAnswerStream:
             def sink(event: Event) -> None:  # holds no stream: a forgotten one can be collected, and cancels
                 loop.call_soon_threadsafe(put, event)
 
-            self._running = self._submit(prepared, sink)
+            if not self._closed:  # in the meantime
+                self._running = self._submit(prepared, sink)
         return self
 
     def __await__(self) -> Generator[object, None, AsyncAnswerStream]:

@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,14 +101,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512)
     args = parser.parse_args()
     real = Real(cache_dir())
-    rows = []
+    rows: list[dict[str, Any]] = [{"inputs": name} for name in WAYS]
     for text in TEXTS:
         ids = real.ids(text, args.tokens)
         exact = [logits for _, logits in run(simulated(real, None, None), ids)]
-        for name, (blocks, head) in WAYS.items():
-            kl = mean_divergence(exact, simulated(real, blocks, head), ids)
-            rows.append({"inputs": name, "text": text, "mean KL": kl})
-            print(rows[-1], flush=True)
+        for row, (blocks, head) in zip(rows, WAYS.values(), strict=True):
+            row[f"mean KL, {text}"] = mean_divergence(exact, simulated(real, blocks, head), ids)
+            print(row, flush=True)
     print(write_result("activations", rows, models=[real.path], settings={"tokens": args.tokens}))
 
 

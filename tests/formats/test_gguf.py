@@ -47,6 +47,17 @@ def test_a_written_file_reads_as_it_was_written(tmp_path: Path) -> None:
             assert value == (np.float32(wanted) if isinstance(wanted, float) else wanted)
 
 
+def test_a_file_that_was_cut_off_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path, tiny_config(layers=1), np.random.default_rng(0))
+    whole = path.read_bytes()
+    for size in (len(whole) - 1000, 300):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelFileError) as caught:
+            read_gguf(path)
+        assert "incomplete download" in (caught.value.hint or "")
+
+
 def test_every_value_type_is_read(tmp_path: Path) -> None:
     keys = [
         key("u8", U8, 200),

@@ -33,6 +33,8 @@ MAX_ALIGNMENT = 1 << 16
 MAX_DIMENSIONS = 4
 MAX_VALUES = 1 << 40
 
+CUT_OFF = "it may be an incomplete download: fetch it again"
+
 _NUMBERS: dict[int, np.dtype[Any]] = {
     0: np.dtype("u1"),
     1: np.dtype("i1"),
@@ -99,14 +101,14 @@ class _Reader:
         self.field = "header"
         self.inner_arrays = 0
 
-    def fail(self, problem: str) -> NoReturn:
-        raise ModelFileError(self.path, self.field, problem)
+    def fail(self, problem: str, hint: str | None = None) -> NoReturn:
+        raise ModelFileError(self.path, self.field, problem, hint=hint)
 
     def need(self, nbytes: int) -> int:
         """Move past the next bytes; returns where they begin."""
         start = self.at
         if nbytes > self.size - start:
-            self.fail(f"runs past the end of the file ({self.size} bytes)")
+            self.fail(f"runs past the end of the file ({self.size} bytes)", CUT_OFF)
         self.at = start + nbytes
         return start
 
@@ -122,7 +124,7 @@ class _Reader:
         if count > most:
             self.fail(f"counts {count} entries, more than {most}")
         if count * smallest > self.size - self.at:
-            self.fail(f"counts {count} entries, more than the file can hold")
+            self.fail(f"counts {count} entries, more than the file can hold", CUT_OFF)
         return count
 
     def string(self, most: int) -> str:
@@ -297,6 +299,6 @@ class _Reader:
                 self.fail(f"overlaps tensor {last!r}")
             end, last = offset + nbytes, name
             if base + end > self.size:
-                self.fail(f"ends {base + end - self.size} bytes past the end of the file")
+                self.fail(f"ends {base + end - self.size} bytes past the end of the file", CUT_OFF)
             tensors[name] = Tensor(name, kind, shape, self.data[base + offset : base + end])
         return {entry[0]: tensors[entry[0]] for entry in entries}

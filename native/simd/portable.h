@@ -16,9 +16,10 @@ constexpr int kGemmRows = 2;
 [[gnu::always_inline]] inline f32x16 maximum(f32x16 a, f32x16 b) { return a > b ? a : b; }
 [[gnu::always_inline]] inline f32x16 minimum(f32x16 a, f32x16 b) { return a < b ? a : b; }
 [[gnu::always_inline]] inline f32x16 absolute(f32x16 a) { return (f32x16)((i32x16)a & 0x7fffffff); }
+// What does not fit becomes the lowest integer, as in the processors' own conversions.
 inline i32x16 round_to_int(f32x16 a) {
   i32x16 r;
-  for (int i = 0; i < 16; i++) r[i] = static_cast<int32_t>(std::nearbyintf(a[i]));
+  for (int i = 0; i < 16; i++) r[i] = std::fabs(a[i]) < 0x1p31f ? static_cast<int32_t>(std::nearbyintf(a[i])) : INT32_MIN;
   return r;
 }
 [[gnu::always_inline]] inline f32x16 to_float(i32x16 a) { return __builtin_convertvector(a, f32x16); }

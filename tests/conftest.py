@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when a test file imports the library
+
+# A suite started in the background of a script ignores Ctrl-C, and so would every program that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("gemlet", deadline=None, derandomize=IN_CI)
 settings.load_profile("gemlet")

@@ -20,6 +20,10 @@ FORMATS = ("i4", "i8", "i4m", "i8m", "i8h", "f32", "f16", "bf16")
 """Numbered as in native/include/gemlet/types.h."""
 
 
+MOST_THREADS = 256
+"""What the native library accepts."""
+
+
 class NativeState:
     """Keys and values of one sequence, held by the native library in pages of 64 positions."""
 
@@ -70,7 +74,7 @@ class NativeExecutor:
         shape = (program.max_rows, self._vocab_size, self._hidden_size, program.context)
         self._program = _native.Program(
             choose_instruction_set(),
-            threads or machine.threads().count,
+            threads or min(machine.threads().count, MOST_THREADS),
             shape,
             layers,
             lowered.buffers,

@@ -1,6 +1,6 @@
 """Model references: what a person writes to name a model, and the file or folder it leads to on this machine.
 
-    NAME | PATH | org/repo[:file-or-quant][@revision], each with an optional +ADAPTER, or URL#name
+NAME | PATH | org/repo[:file-or-quant][@revision], each with an optional +ADAPTER, or URL#name
 """
 
 from __future__ import annotations

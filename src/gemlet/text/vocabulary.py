@@ -240,9 +240,7 @@ def _pair(merge: object) -> tuple[str, str] | None:
     return (left, right) if isinstance(left, str) and isinstance(right, str) else None
 
 
-def _expect_every_merge(
-    path: str, name: str, merges: set[tuple[str, str]], vocab: Mapping[str, int]
-) -> None:
+def _expect_every_merge(path: str, name: str, merges: set[tuple[str, str]], vocab: Mapping[str, int]) -> None:
     for k in range(1, len(name)):
         left, right = name[:k], name[k:]
         if left in vocab and right in vocab and (left, right) not in merges:

@@ -115,8 +115,8 @@ void check_shape(const Kernels& k, AttendShape shape, int positions, float key_s
     const std::vector<float> part = attend(k, cache, kv_head, queries.data() + static_cast<size_t>(p) * row_floats, p, std::min(tile_rows, positions - p), false);
     whole.insert(whole.end(), part.begin(), part.end());
   }
-  for (int i = 0; i < 12; i++) {
-    const int p = i ? random.below(positions) : positions - 1, g = random.below(group);
+  for (int i = 0; i < 24; i++) {  // half of them where the most partitions are joined
+    const int p = i % 2 ? random.below(positions) : positions - 1 - i, g = random.below(group);
     check_query(k, cache, kv_head, queries.data() + static_cast<size_t>(p) * row_floats + g * shape.padded_dim(), p, whole.data() + static_cast<size_t>(p) * out_floats + g * shape.head_dim);
   }
   for (int i = 0; i < 24; i++) {  // other tiles, whole and in parts

@@ -173,6 +173,27 @@ void try_restore(const std::shared_ptr<KvLayout>& layout, const std::string& byt
   }
 }
 
+// 70 positions are two pages of 4096 bytes a layer, and the next query of the windowed layer sees only the second. Each layer has five
+// numbers, of which the last two are the first page and how many there are, and then its pages.
+void check_missing_pages(const std::shared_ptr<KvLayout>& layout, const std::string& saved) {
+  const auto with_pages = [&](size_t layer, int32_t first, int32_t count) {
+    std::string bytes = saved;
+    const size_t numbers = 16 + layer * (20 + 2 * 4096) + 12, pages = numbers + 8;
+    std::memcpy(&bytes[numbers], &first, 4);
+    std::memcpy(&bytes[numbers + 4], &count, 4);
+    bytes.erase(pages, 2 * 4096);
+    bytes.insert(pages, static_cast<size_t>(std::max(count, 0)) * 4096, '\1');
+    return bytes;
+  };
+  for (size_t layer : {0, 1}) {
+    CHECK(KvState::restore(layout, with_pages(layer, 0, 2)).length() == 70);
+    for (int32_t first : {-1, -2, 2, 3}) CHECK_THROWS(std::invalid_argument, KvState::restore(layout, with_pages(layer, first, 2 - first)));
+    CHECK_THROWS(std::invalid_argument, KvState::restore(layout, with_pages(layer, 0, 3)));
+  }
+  CHECK(KvState::restore(layout, with_pages(0, 1, 1)).length() == 70);
+  CHECK_THROWS(std::invalid_argument, KvState::restore(layout, with_pages(1, 1, 1)));
+}
+
 void check_damage() {
   Random random(8);
   auto layout = std::make_shared<KvLayout>();
@@ -200,6 +221,7 @@ void check_damage() {
     try_restore(layout, bytes);
   }
   CHECK_THROWS(std::invalid_argument, KvState::restore(small_layout(1000), saved));
+  check_missing_pages(layout, saved);
 }
 
 }  // namespace

@@ -50,7 +50,9 @@ void check_fork() {
   CHECK(waitpid(child, &status, 0) == child);
   CHECK_WITH(WIFEXITED(status) && WEXITSTATUS(status) == 0, status);
   int ran = 0;
-  pool->run([&](int thread) { ran += thread == 0; });
+  pool->run([&](int thread) {
+    if (thread == 0) ran++;
+  });
   CHECK(ran == 1);
 }
 

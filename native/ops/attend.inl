@@ -34,6 +34,9 @@ static void gemm(const float* a, int64_t a_stride, const uint16_t* b, int64_t b_
   for (; n < columns; n += 16) gemm_rows<kGemmRows, 1>(a, a_stride, b + n, b_stride, begin, depth, c + n, c_stride, rows);
 }
 
+// Pages hold finite numbers only: rows that may not see a position multiply it by zero.
+[[gnu::always_inline]] inline u16x16 to_finite_f16(f32x16 v) { return to_f16(minimum(maximum(v, splat(-65504.0f)), splat(65504.0f))); }
+
 static void store_key_value(const float* k, const float* v, const AttendShape& s, uint16_t* page, int slot) {
   const int padded = s.padded_dim();
   for (int head = 0; head < s.kv_heads; head++) {
@@ -41,9 +44,9 @@ static void store_key_value(const float* k, const float* v, const AttendShape& s
     uint16_t* values = keys + static_cast<int64_t>(padded) * kPagePositions;
     each_vector(s.head_dim, [&](int i, auto n) {
       uint16_t half[16];
-      store(half, to_f16(load_some(k + head * s.head_dim + i, n)));
+      store(half, to_finite_f16(load_some(k + head * s.head_dim + i, n)));
       for (int j = 0; j < n; j++) keys[static_cast<int64_t>(i + j) * kPagePositions + slot] = half[j];
-      store(values + static_cast<int64_t>(slot) * padded + i, to_f16(load_some(v + head * s.head_dim + i, n)));
+      store(values + static_cast<int64_t>(slot) * padded + i, to_finite_f16(load_some(v + head * s.head_dim + i, n)));
     });
   }
 }

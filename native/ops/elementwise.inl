@@ -54,12 +54,13 @@ static void norm(const float* x, const float* weight, int width, int group, floa
 }
 
 // gelu_tanh(g) * u, with tanh written through exp: gelu_tanh(g) = g / (1 + exp(-2 sqrt(2/pi) (g + 0.044715 g^3))).
+[[gnu::always_inline]] inline f32x16 gelu_times(f32x16 g, f32x16 u) {
+  const f32x16 inner = g * fma(g * g, splat(0.044715f), splat(1.0f));
+  return g / (splat(1.0f) + exponential(inner * splat(-1.5957691216f))) * u;
+}
+
 static void gelu_gate(const float* gate, const float* up, int width, float* out) {
-  each_vector(width, [&](int i, auto n) {
-    const f32x16 g = load_some(gate + i, n), u = load_some(up + i, n);
-    const f32x16 inner = g * fma(g * g, splat(0.044715f), splat(1.0f));
-    store_some(out + i, g / (splat(1.0f) + exponential(inner * splat(-1.5957691216f))) * u, n);
-  });
+  each_vector(width, [&](int i, auto n) { store_some(out + i, gelu_times(load_some(gate + i, n), load_some(up + i, n)), n); });
 }
 
 // Half-split rotation of every head: element i pairs with i + head_dim / 2.
@@ -78,6 +79,12 @@ struct Codes {
   i32x16 half[2];
 };
 
+[[gnu::always_inline]] inline float from_bits(int32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
 [[gnu::always_inline]] inline i32x16 clamp(i32x16 v, int most) {
   const i32x16 limit = i32x16{} + most;
   return smaller(larger(v, -limit), limit);
@@ -86,7 +93,7 @@ struct Codes {
 // Codes of 32 values at `top` for a value of `reach`, with the block's scale and sums. Blocks too small to scale are zero; the limit
 // keeps what is no number from overflowing the sums.
 [[gnu::always_inline]] inline Codes encode(const f32x16 (&v)[2], float reach, int top, int limit, QuantisedBlock& block) {
-  const float inverse = reach >= 1e-36f ? static_cast<float>(top) / reach : 0.0f;
+  const float inverse = reach >= 1e-34f ? static_cast<float>(top) / reach : 0.0f;  // 32512 / 1e-36 would be infinite
   Codes codes;
   block.scale = reach / static_cast<float>(top);
   for (int h = 0; h < 2; h++) {
@@ -100,7 +107,7 @@ struct Codes {
 [[gnu::always_inline]] inline void store_bytes(int8_t* to, i32x16 v) { store(to, __builtin_convertvector(v, i8x16)); }
 
 [[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], PreciseBlock& block) {
-  const Codes codes = encode(v, max_lanes(maximum(absolute(v[0]), absolute(v[1]))), 32512, 32512, block.high);
+  const Codes codes = encode(v, from_bits(max_lanes(larger((i32x16)absolute(v[0]), (i32x16)absolute(v[1])))), 32512, 32512, block.high);
   for (int h = 0; h < 2; h++) {
     const i32x16 upper = (codes.half[h] + 128) >> 8;
     store_bytes(block.high.codes + 16 * h, upper);
@@ -110,18 +117,14 @@ struct Codes {
 
 // The scale is set by the largest value outside the spare group, or by half of the largest of all.
 [[gnu::always_inline]] inline void quantise_plain(const f32x16 (&v)[2], QuantisedBlock& block) {
-  // A group's peak as integer bits, which order like the floats, with the group's number in the lowest three.
+  // A group's peak as integer bits, which order like the floats (what is no number above all, so that it spoils the block's scale and
+  // is seen), with the group's number in the lowest three.
   const i32x16 numbers = {7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4};
-  const i32x16 a = ((i32x16)max_groups(absolute(v[0])) & ~7) | numbers, b = ((i32x16)max_groups(absolute(v[1])) & ~7) | (numbers - 4);
+  const i32x16 a = (max_groups((i32x16)absolute(v[0])) & ~7) | numbers, b = (max_groups((i32x16)absolute(v[1])) & ~7) | (numbers - 4);
   const int32_t most = max_of_groups(larger(a, b));
   const int32_t next = max_of_groups(larger(a == most ? i32x16{} : a, b == most ? i32x16{} : b));
   const int group = 7 - (most & 7);
-  float peak, second;
-  const int32_t peak_bits = most | 7, second_bits = next | 7;
-  std::memcpy(&peak, &peak_bits, 4);
-  std::memcpy(&second, &second_bits, 4);
-
-  const Codes codes = encode(v, std::max(second, peak * 0.5f), 127, 254, block);
+  const Codes codes = encode(v, std::max(from_bits(most | 7) * 0.5f, from_bits(next | 7)), 127, 254, block);
   alignas(64) int8_t extra[kBlock];
   for (int h = 0; h < 2; h++) {
     const i32x16 kept = clamp(codes.half[h], 127);

@@ -54,7 +54,7 @@ void check_ordinary(const Kernels& k, Random& random) {
   for (int i = 0; i < 2000; i++) check_both(k, random_block(random, std::ldexp(1.0f, random.between(-110, 100))));
   check_both(k, Block(32, 0.0f));
   check_both(k, Block(32, -0.0f));
-  for (float value : {1.0f, -1.0f, 127.0f, 0.1f, 3e38f, -3.4028235e38f, 1e-38f, 1e-45f, 1e-34f}) check_both(k, Block(32, value));
+  for (float value : {1.0f, -1.0f, 127.0f, 0.1f, 3e38f, -3.4028235e38f, 1e-38f, 1e-45f, 1.1e-36f, 5e-36f, 9e-35f, 1e-34f}) check_both(k, Block(32, value));
 }
 
 void check_outliers(const Kernels& k, Random& random) {

@@ -54,13 +54,12 @@ static void norm(const float* x, const float* weight, int width, int group, floa
 }
 
 // gelu_tanh(g) * u, with tanh written through exp: gelu_tanh(g) = g / (1 + exp(-2 sqrt(2/pi) (g + 0.044715 g^3))).
-[[gnu::always_inline]] inline f32x16 gelu_times(f32x16 g, f32x16 u) {
-  const f32x16 inner = g * fma(g * g, splat(0.044715f), splat(1.0f));
-  return g / (splat(1.0f) + exponential(inner * splat(-1.5957691216f))) * u;
-}
-
 static void gelu_gate(const float* gate, const float* up, int width, float* out) {
-  each_vector(width, [&](int i, auto n) { store_some(out + i, gelu_times(load_some(gate + i, n), load_some(up + i, n)), n); });
+  each_vector(width, [&](int i, auto n) {
+    const f32x16 g = load_some(gate + i, n), u = load_some(up + i, n);
+    const f32x16 inner = g * fma(g * g, splat(0.044715f), splat(1.0f));
+    store_some(out + i, g / (splat(1.0f) + exponential(inner * splat(-1.5957691216f))) * u, n);
+  });
 }
 
 // Half-split rotation of every head: element i pairs with i + head_dim / 2.

@@ -76,24 +76,11 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
       for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
 }
 
-// Which weights a tile asks memory for while it computes. Where several tiles of rows share their panels, each brings a part of the
-// panels that come next, so many lines for each of its blocks; one tile alone reads on in its own, a little ahead.
-struct Fetch {
-  const uint8_t* codes;  // null: a little ahead
-  const uint8_t* scales;
-  int lines;
-};
-
-// How far that is: enough to cover the memory's latency at full bandwidth.
+// How far ahead weights are fetched: enough to cover the memory's latency at full bandwidth.
 constexpr int kFetchAhead = 2048;
 
 template <Format F, int N>
-[[gnu::always_inline]] inline void fetch_block(const Fetch& fetch, const uint8_t* const (&codes)[N], const uint8_t* const (&scales)[N], int b, int blocks) {
-  if (fetch.codes) {
-    for (int i = 0; i < fetch.lines; i++) __builtin_prefetch(fetch.codes + 64LL * (b * fetch.lines + i));
-    __builtin_prefetch(fetch.scales + b * N * kScaleBytes<F>);
-    return;
-  }
+[[gnu::always_inline]] inline void fetch_ahead(const uint8_t* const (&codes)[N], const uint8_t* const (&scales)[N], int b, int blocks) {
   // Past a panel's end go on with the one that takes its place in the next tile.
   constexpr int blocks_ahead = kFetchAhead / code_bytes(F);
   const int64_t ahead = blocks_ahead + (b + blocks_ahead < blocks ? 0 : static_cast<int64_t>(N - 1) * blocks);
@@ -104,7 +91,7 @@ template <Format F, int N>
 }
 
 template <Format F, bool Precise, int T, int N>
-static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel, const Fetch& fetch) {
+static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t out_stride, int row, int panel, bool fetch) {
   const int blocks = w.blocks();
   const uint8_t* codes[N];
   const uint8_t* scales[N];
@@ -119,7 +106,6 @@ static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t
   f32x16 acc[T][N]{};
   for (int b = 0; b < blocks; b++) {
     const TileBlock<Precise> x{reinterpret_cast<const typename TileBlock<Precise>::Block*>(rows)};
-    fetch_block<F, N>(fetch, codes, scales, b, blocks);
     i32x16 dots[T][N];
     if constexpr (has_half_scales(F)) {
       auto half = [&](auto first) {
@@ -147,20 +133,18 @@ static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t
       scales[p] += kScaleBytes<F>;
       if constexpr (has_min(F)) mins[p] += kPanel;
     }
+    if (fetch) fetch_ahead<F, N>(codes, scales, b + 1, blocks);
     rows += q.stride();
   }
   for (int t = 0; t < T; t++)
     for (int p = 0; p < N; p++) store(out + (row + t) * out_stride + (panel + p) * 16, acc[t][p]);
 }
 
-// Rows [row, end) over the panels [panel, panel + N). The tiles share out the fetching of the panels that come next.
+// Rows [row, end) over the panels [panel, panel + N); the first tile brings the weights into the cache.
 template <Format F, bool Precise, int T, int N>
-[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int end, int panel, Fetch fetch) {
+[[gnu::always_inline]] inline void linear_rows(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int end, int panel, bool fetch = true) {
   static_assert(Quantised::kTile % T == 0 || T < Quantised::kTile);
-  for (; row + T <= end; row += T) {
-    linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel, fetch);
-    if (fetch.codes) fetch.codes += 64LL * fetch.lines * w.blocks();
-  }
+  for (; row + T <= end; row += T, fetch = false) linear_tile<F, Precise, T, N>(w, q, out, stride, row, panel, fetch);
   if constexpr (T > 1)
     if (row < end) linear_rows<F, Precise, T - 1, N>(w, q, out, stride, row, end, panel, fetch);
 }
@@ -168,37 +152,21 @@ template <Format F, bool Precise, int T, int N>
 // Rows are taken in chunks that stay in the second-level cache while the panels pass, each panel staying in the first.
 constexpr int64_t kChunkBytes = 400 << 10;
 
-// Rows [row, last) over the panels [panel, end).
 template <Format F, bool Precise>
-static void linear_chunk(const Weight& w, const Quantised& q, float* out, int64_t stride, int row, int last, int panel, int end) {
+static void linear_panels(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
   constexpr int T = Precise ? kPreciseRows : kTileRows;
-  const auto groups = [&](auto count) {
-    constexpr int N = decltype(count)::value;
-    const int tiles = (last - row + T - 1) / T, lines = (N * code_bytes(F) / 64 + tiles - 1) / tiles;
-    for (; panel + N <= end; panel += N) {
-      const int64_t next = static_cast<int64_t>(panel + N) * w.blocks();
-      const Fetch fetch = tiles == 1 ? Fetch{} : Fetch{w.codes + next * code_bytes(F), w.scales + next * kScaleBytes<F>, lines};
-      linear_rows<F, Precise, T, N>(w, q, out, stride, row, last, panel, fetch);
-    }
-  };
-  if (last - row == 1)  // one stream through memory, panel after panel, is what is read fastest
-    for (; panel < end; panel++) linear_tile<F, Precise, 1, 1>(w, q, out, stride, row, panel, {});
-  groups(std::integral_constant<int, kTilePanels>{});
-  if constexpr (kTilePanels > 1) groups(std::integral_constant<int, 1>{});
-}
-
-// Calls f(first row, last row) for chunks of rows.
-template <class Function>
-[[gnu::always_inline]] inline void each_chunk(const Quantised& q, int rows, Function f) {
   const int most = std::max<int>(1, static_cast<int>(kChunkBytes / (q.blocks() * q.block_bytes()) / Quantised::kTile)) * Quantised::kTile;
   const int chunks = (rows + most - 1) / most;
   const int chunk = static_cast<int>(round_up((rows + chunks - 1) / chunks, Quantised::kTile));
-  for (int row = 0; row < rows; row += chunk) f(row, std::min(rows, row + chunk));
-}
-
-template <Format F, bool Precise>
-static void linear_panels(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
-  each_chunk(q, rows, [&](int row, int last) { linear_chunk<F, Precise>(w, q, out, stride, row, last, begin, end); });
+  for (int row = 0; row < rows; row += chunk) {
+    const int last = std::min(rows, row + chunk);
+    int panel = begin;
+    if (last - row == 1)  // one stream through memory, panel after panel, is what is read fastest
+      for (; panel < end; panel++) linear_tile<F, Precise, 1, 1>(w, q, out, stride, row, panel, true);
+    for (; panel + kTilePanels <= end; panel += kTilePanels) linear_rows<F, Precise, T, kTilePanels>(w, q, out, stride, row, last, panel);
+    if constexpr (kTilePanels > 1)
+      for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, row, last, panel);
+  }
 }
 
 // Calls f with the format as a constant.
@@ -226,30 +194,6 @@ static void linear(const Weight& w, const Quantised& q, float* out, int64_t stri
         linear_panels<F, false>(w, q, out, stride, rows, begin, end);
     }
   });
-}
-
-// Two panels of the plain rows [row, last) into out[32] a row.
-static void linear_block(const Weight& w, const Quantised& q, float* out, int row, int last, int panel) {
-  with_format(w.format, [&](auto format) {
-    constexpr Format F = decltype(format)::value;
-    if constexpr (!is_dense(F)) linear_chunk<F, false>(w, q, out - row * kBlock - panel * kPanel, kBlock, row, last, panel, panel + 2);
-  });
-}
-
-// gelu(x gate) * (x up), quantised, for the blocks [begin, end) of 32 outputs: neither product ever leaves the cache.
-static void linear_gated(const Weight& gate, const Weight& up, const Quantised& q, const Quantised& out, int rows, int begin, int end) {
-  constexpr int kRows = 12 * Quantised::kTile;
-  alignas(64) float g[kRows][kBlock], u[kRows][kBlock];
-  for (int block = begin; block < end; block++)
-    for (int row = 0; row < rows; row += kRows) {
-      const int last = std::min(rows, row + kRows), panel = 2 * block;
-      linear_block(gate, q, g[0], row, last, panel);
-      linear_block(up, q, u[0], row, last, panel);
-      for (int r = row; r < last; r++) {
-        const f32x16 v[2] = {gelu_times(load<f32x16>(g[r - row]), load<f32x16>(u[r - row])), gelu_times(load<f32x16>(g[r - row] + 16), load<f32x16>(u[r - row] + 16))};
-        quantise_plain(v, *reinterpret_cast<QuantisedBlock*>(out.row(r) + block * out.stride()));
-      }
-    }
 }
 
 template <Format F>

@@ -13,7 +13,7 @@ namespace gemlet {
 namespace {
 
 // Matrix products are split over their outputs; attention over rows, heads and partitions. All else is split over rows.
-bool is_spread(Op op) { return op == Op::linear || op == Op::linear_gated || op == Op::attend; }
+bool is_spread(Op op) { return op == Op::linear || op == Op::attend; }
 
 template <class T>
 std::unique_ptr<T, void (*)(void*)> allocate(int64_t count) {
@@ -54,19 +54,17 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
 // Within a run of row operations a thread meets only its own rows, and within a run of spread ones only what was there before:
 // a barrier is needed where the kind or the set of rows changes, or where a spread operation reads what its run wrote.
 void Program::place_barriers() {
-  std::set<int> floats, codes;  // written by the run so far
+  std::set<int> written;  // float buffers, by the run so far
   for (size_t i = 0; i < spec_.instructions.size(); i++) {
     const Instruction& in = spec_.instructions[i];
     bool barrier = i == 0;
     if (i > 0) {
       const Instruction& before = spec_.instructions[i - 1];
       barrier = is_spread(in.op) != is_spread(before.op) || in.rows != before.rows || in.op == Op::attend || before.op == Op::attend;
-      if (in.op == Op::linear) barrier |= (is_dense(spec_.matrices[static_cast<size_t>(in.weight)].format) ? floats : codes).count(in.a) > 0;
-      if (in.op == Op::linear_gated) barrier |= codes.count(in.a) > 0;
+      if (in.op == Op::linear && is_dense(spec_.matrices[static_cast<size_t>(in.weight)].format) && written.count(in.a)) barrier = true;
     }
-    if (barrier) floats.clear(), codes.clear();
-    if (in.op == Op::linear) floats.insert(in.out);
-    if (in.op == Op::linear_gated) codes.insert(in.out);
+    if (barrier) written.clear();
+    if (in.op == Op::linear) written.insert(in.out);
     barrier_before_.push_back(barrier);
   }
 }
@@ -107,8 +105,6 @@ void Program::run_thread(const Step& step, int thread) {
     if (rows > 0) {
       if (in.op == Op::linear)
         run_linear(in, step, next_[i]);
-      else if (in.op == Op::linear_gated)
-        run_gated(in, step, next_[i]);
       else if (in.op == Op::attend)
         run_attend(in, step, next_[i], thread);
       else
@@ -167,16 +163,11 @@ void Program::run_rows(const Instruction& in, const Step& step, int begin, int e
   }
 }
 
-// A few tasks a thread even out what the threads lose to others; whole units keep the tiles whole.
-int Program::task_size(int count, int unit) const {
-  const int tasks = pool_.size() * 6;
-  return static_cast<int>(round_up((count + tasks - 1) / tasks, unit));
-}
-
 void Program::run_linear(const Instruction& in, const Step& step, std::atomic<int>& next) {
   const Weight& w = spec_.matrices[static_cast<size_t>(in.weight)];
   const int rows = row_count(step, in.rows), panels = w.panels();
-  const int grain = task_size(panels, rows == 1 ? 1 : 2);
+  // A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
+  const int grain = static_cast<int>(round_up(std::max(1, panels / (pool_.size() * 6)), 4));
   for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
     const int end = std::min(panels, begin + grain);
     if (is_dense(w.format))
@@ -184,14 +175,6 @@ void Program::run_linear(const Instruction& in, const Step& step, std::atomic<in
     else
       kernels_.linear(w, codes(in.a, rows), row(in.out, 0), stride(in.out), rows, begin, end);
   }
-}
-
-void Program::run_gated(const Instruction& in, const Step& step, std::atomic<int>& next) {
-  const Weight& gate = spec_.matrices[static_cast<size_t>(in.weight)];
-  const Weight& up = spec_.matrices[static_cast<size_t>(in.b)];
-  const int rows = row_count(step, in.rows), blocks = gate.rows / kBlock, grain = task_size(blocks, 1);
-  for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < blocks;)
-    kernels_.linear_gated(gate, up, codes(in.a, rows), codes(in.out, rows), rows, begin, std::min(blocks, begin + grain));
 }
 
 std::vector<double> Program::take_seconds() {

@@ -42,15 +42,6 @@ struct Checker {
       require(at(spec.quantised, in.a, "quantised buffer").columns == w.columns, "linear: columns differ from the quantised buffer");
     }
   }
-  void linear_gated(const Instruction& in) const {
-    const Weight& gate = at(spec.matrices, in.weight, "matrix");
-    const Weight& up = at(spec.matrices, in.b, "matrix");
-    const QuantisedBuffer& from = at(spec.quantised, in.a, "quantised buffer");
-    const QuantisedBuffer& to = at(spec.quantised, in.out, "quantised buffer");
-    require(!is_dense(gate.format) && !is_dense(up.format) && !from.precise && !to.precise, "linear_gated works on plain rows and block formats");
-    require(in.a != in.out, "linear_gated cannot work in place");
-    require(gate.columns == from.columns && up.columns == from.columns && gate.rows == to.columns && up.rows == to.columns, "linear_gated: shapes differ");
-  }
   void attention(const Instruction& in) const {
     const AttendShape& s = at(layout.layers, in.layer, "layer");
     if (in.op == Op::store_key_value) {
@@ -87,7 +78,6 @@ struct Checker {
         return writes(in, in.width, "rope");
       case Op::quantise: return reads(in.a, at(spec.quantised, in.out, "quantised buffer").columns, "quantise");
       case Op::linear: return linear(in);
-      case Op::linear_gated: return linear_gated(in);
       case Op::store_key_value:
       case Op::attend: return attention(in);
       case Op::select:

@@ -99,23 +99,6 @@ void check_dense_format(const Kernels& k, Format format, Kind kind, int rows, in
   }
 }
 
-// Gated products are, to the last bit, what the separate steps make, whatever blocks are asked for.
-void check_gated(const Kernels& k, Format gate_format, Format up_format, int rows, int outputs, int columns, Random& random) {
-  const Matrix gate(gate_format, outputs, columns, Kind::random, random), up(up_format, outputs, columns, Kind::random, random);
-  const std::vector<float> input = random.normals(static_cast<size_t>(rows * columns));
-  const QuantisedRows x(k, input.data(), columns, rows, columns, false);
-  Output g(gate.weight(), rows), u(up.weight(), rows);
-  k.linear(gate.weight(), x.view(), g.values.data(), g.stride, rows, 0, gate.weight().panels());
-  k.linear(up.weight(), x.view(), u.values.data(), u.stride, rows, 0, up.weight().panels());
-  for (int r = 0; r < rows; r++) k.gelu_gate(g.row(r), u.row(r), outputs, g.values.data() + r * g.stride);
-  const QuantisedRows expected(k, g.values.data(), g.stride, rows, outputs, false), got(k, std::vector<float>(static_cast<size_t>(rows * outputs)).data(), outputs, rows, outputs, false);
-  const int blocks = outputs / 32, middle = blocks / 2;
-  k.linear_gated(gate.weight(), up.weight(), x.view(), got.view(), rows, middle, blocks);
-  k.linear_gated(gate.weight(), up.weight(), x.view(), got.view(), rows, 0, middle);
-  for (int r = 0; r < rows; r++)
-    for (int b = 0; b < blocks; b++) CHECK_WITH(std::memcmp(&expected.block(r, b), &got.block(r, b), sizeof(QuantisedBlock)) == 0, k.name, rows, r, b);
-}
-
 // Scale and minimum are rounded once each, and so is the product with the embedding's scale.
 void check_embed(const Kernels& k, Format format, Random& random) {
   const int columns = is_dense(format) ? 37 : 96, rows = 37;
@@ -145,9 +128,6 @@ int main() {
     for (Format format : kDenseFormats)
       for (Kind kind : {Kind::random, Kind::extreme})
         for (int rows = 1; rows <= 20; rows++) check_dense_format(*k, format, kind, rows, 16 * random.between(1, 9) - random.below(16), random.between(1, 70), random);
-    for (Format gate : kBlockFormats)
-      for (Format up : kBlockFormats)
-        for (int rows : {1, 2, 5, 6, 7, 20, 75}) check_gated(*k, gate, up, rows, 96, 64, random);
     for (Format format : kBlockFormats) check_embed(*k, format, random);
     for (Format format : kDenseFormats) check_embed(*k, format, random);
   }

@@ -109,10 +109,9 @@ class Machine:
         self.written |= writes
 
     def touched(self, now: Instruction) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
-        product = now.op in (Op.LINEAR, Op.LINEAR_GATED)
-        block = product and self.recorder.matrices[now.weight].format.startswith("i")
+        block = now.op is Op.LINEAR and self.recorder.matrices[now.weight].format.startswith("i")
         reads = {("codes" if block else "floats", now.a)}
-        writes = {("codes" if now.op in (Op.QUANTISE, Op.LINEAR_GATED) else "floats", now.out)}
+        writes = {("codes" if now.op is Op.QUANTISE else "floats", now.out)}
         if now.op in (Op.ADD, Op.GELU_GATE, Op.STORE_KEY_VALUE):
             reads.add(("floats", now.b))
         return (set() if now.op is Op.EMBED else reads), (set() if now.op is Op.STORE_KEY_VALUE else writes)
@@ -123,14 +122,6 @@ class Machine:
             columns, precise = self.lowered.quantised[now.out]
             assert columns == now.width == self.lowered.buffers[now.a]
             self.codes[now.out] = symbol(Op.QUANTISE, a, precise)
-            return
-        if now.op is Op.LINEAR_GATED:
-            assert self.lowered.quantised[now.out] == (now.width, False)
-            gate, up = (
-                symbol(Op.LINEAR, self.codes[now.a], id(self.recorder.matrices[number]))
-                for number in (now.weight, now.b)
-            )
-            self.codes[now.out] = symbol(Op.QUANTISE, symbol(Op.GELU_GATE, gate, up), False)
             return
         if now.op is Op.STORE_KEY_VALUE:
             self.stored[now.layer] = symbol(Op.STORE_KEY_VALUE, a, b)
@@ -174,7 +165,7 @@ def random_program(rng: random.Random, steps: int) -> Tracer:
         width = rng.choice([w for w in WIDTHS if values[w]])
         recent = values[width][-4:] if rng.random() < 0.8 else values[width]
         x, y = rng.choice(recent), rng.choice(recent)
-        choice = rng.randrange(9)
+        choice = rng.randrange(8)
         if choice <= 2:
             add(tracer.linear(x, rng.choice(weights[rng.choice(WIDTHS), width]), rng.random() < 0.3))
         elif choice == 3:
@@ -184,14 +175,6 @@ def random_program(rng: random.Random, steps: int) -> Tracer:
         elif choice == 5:
             add(tracer.attend(x, rng.choice(values[32]), rng.choice(values[32]), layers))
             layers += 1
-        elif choice == 6:  # what can be fused, and what only looks like it
-            gate, up = (
-                tracer.linear(x, rng.choice(weights[32, width]), rng.random() < 0.1) for _ in range(2)
-            )
-            gated = tracer.pair(Op.GELU_GATE, gate, up)
-            add(tracer.linear(gated, rng.choice(weights[32, 32]), rng.random() < 0.1))
-            if rng.random() < 0.2:
-                add(rng.choice([gate, up, gated]))
         else:
             add(tracer.pair(rng.choice([Op.ADD, Op.GELU_GATE]), x, y))
     for name in rng.sample(["logits", "hidden"], 2):
@@ -262,26 +245,6 @@ def test_a_value_is_quantised_once_for_each_precision() -> None:
     ops = [instruction.op for instruction in lower(tracer.recorder).instructions]
     assert ops.count(Op.QUANTISE) == 2
     assert ops.count(Op.LINEAR) == 4
-
-
-@pytest.mark.parametrize(
-    ("case", "fused"),
-    [("plain", True), ("dense", False), ("precise", False), ("read again", False), ("read as floats", False)],
-)
-def test_gated_products_are_one_instruction_where_nothing_needs_the_parts(case: str, fused: bool) -> None:
-    tracer = Tracer()
-    weight = matrix(32, 32, "f32" if case == "dense" else "i8")
-    x = tracer.embed(matrix(100, 32, "i8"))
-    gate, up = (tracer.linear(x, weight, case == "precise") for _ in range(2))
-    gated = tracer.pair(Op.GELU_GATE, gate, up)
-    tracer.linear(gated, weight, False)
-    if case == "read again":
-        tracer.norm(up)
-    if case == "read as floats":
-        tracer.norm(gated)
-    ops = [instruction.op for instruction in lower(tracer.recorder).instructions]
-    assert (Op.LINEAR_GATED in ops) == fused
-    assert ops.count(Op.LINEAR) == (1 if fused else 3)
 
 
 def test_dense_products_read_floats() -> None:

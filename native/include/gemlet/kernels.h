@@ -9,8 +9,6 @@ struct Kernels {
 
   // out[r][16 * panel + lane] for panels [begin, end), rows [0, rows). Strides count floats.
   void (*linear)(const Weight&, const Quantised&, float* out, int64_t out_stride, int rows, int begin, int end);
-  // out = quantised gelu(x gate) * (x up), for the blocks [begin, end) of 32 outputs; both inputs and outputs are plain rows.
-  void (*linear_gated)(const Weight& gate, const Weight& up, const Quantised&, const Quantised& out, int rows, int begin, int end);
   void (*linear_dense)(const Weight&, const float* x, int64_t x_stride, float* out, int64_t out_stride, int rows, int begin, int end);
 
   void (*quantise)(const float* x, const Quantised&, int row);

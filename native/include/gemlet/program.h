@@ -11,8 +11,8 @@
 
 namespace gemlet {
 
-enum class Op : int { embed, norm, add, gelu_gate, rope, quantise, linear, store_key_value, attend, select, linear_gated };
-constexpr int kOps = 11;
+enum class Op : int { embed, norm, add, gelu_gate, rope, quantise, linear, store_key_value, attend, select };
+constexpr int kOps = 10;
 
 // Which rows an instruction works on: all of the step, or those whose logits or final hidden states are wanted.
 enum class Rows : int { all, logits, hidden };
@@ -26,7 +26,7 @@ struct Instruction {
   Op op;
   Rows rows = Rows::all;
   int out = 0;       // buffer written; for quantise the quantised buffer
-  int a = 0, b = 0;  // buffers read; for a product with a block format, a is a quantised buffer; for linear_gated, b is the matrix up
+  int a = 0, b = 0;  // buffers read; for linear on a block format, a is a quantised buffer
   int weight = 0;    // matrix, vector or rotation table
   int layer = 0;     // attention layer
   int width = 0;     // floats a row
@@ -108,9 +108,7 @@ class Program {
   int64_t stride(int buffer) const;
   Quantised codes(int buffer, int rows) const;
   void run_rows(const Instruction&, const Step&, int begin, int end);
-  int task_size(int count, int unit) const;
   void run_linear(const Instruction&, const Step&, std::atomic<int>& next);
-  void run_gated(const Instruction&, const Step&, std::atomic<int>& next);
   void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);
   void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;
   void write_answer(const Instruction&, const Tile&, int kv_head, const Partial&) const;

@@ -30,12 +30,11 @@ class Op(IntEnum):
     STORE_KEY_VALUE = 7
     ATTEND = 8
     SELECT = 9
-    LINEAR_GATED = 10
 
 
 ROWS = {"all": 0, "logits": 1, "hidden": 2}
 OUTPUTS: dict[Rows, int] = {"logits": -1, "hidden": -2}
-SPREAD = (Op.LINEAR, Op.LINEAR_GATED, Op.ATTEND)
+SPREAD = (Op.LINEAR, Op.ATTEND)
 """Operations whose work is split over outputs; all others are split over rows."""
 
 
@@ -95,10 +94,9 @@ class Recorder:
         return self._add(Op.NORM, x.width, x.rows, a=x.number, weight=number, group=len(weight), value=eps)
 
     def linear(self, x: Value, weight: Packed, precise: bool = False) -> Value:
-        y = self._add(Op.LINEAR, weight.rows, x.rows, a=x.number, weight=self._matrix(weight))
         if precise:
-            self.precise.add(y.number)
-        return y
+            self.precise.add(len(self.instructions))
+        return self._add(Op.LINEAR, weight.rows, x.rows, a=x.number, weight=self._matrix(weight))
 
     def rope(self, x: Value, head_dim: int, theta: float) -> Value:
         if (head_dim, theta) not in self.rotations:
@@ -189,55 +187,15 @@ def lower(recorder: Recorder) -> Lowered:
     return _Lowering(recorder).run()
 
 
-def fuse_gates(recorder: Recorder) -> list[Instruction]:
-    """The instructions, each gated pair of products as one where nothing else needs the products as floats.
-
-    LINEAR_GATED computes the gate and up products block by block and writes their gated product quantised.
-    """
-    made = {i.out: i for i in recorder.instructions if i.op is Op.LINEAR}
-    readers: dict[int, list[Instruction]] = {}
-    for instruction in recorder.instructions:
-        for number in _reads(instruction):
-            readers.setdefault(number, []).append(instruction)
-
-    def plain(instruction: Instruction | None) -> bool:
-        """A product of 8-bit inputs whose result stays inside."""
-        if instruction is None or instruction.out in recorder.precise:
-            return False
-        return recorder.matrices[instruction.weight].format.startswith("i")
-
-    fused: list[Instruction] = []
-    for i in recorder.instructions:
-        gate, up = made.get(i.a), made.get(i.b)
-        if (
-            i.op is Op.GELU_GATE
-            and i.width % BLOCK == 0
-            and i.out not in recorder.outputs
-            and gate is not None
-            and up is not None
-            and gate.a == up.a
-            and gate.out != up.out
-            and plain(gate)
-            and plain(up)
-            and len(readers[gate.out]) == len(readers[up.out]) == 1
-            and all(reader.op is Op.LINEAR and plain(reader) for reader in readers.get(i.out, ()))
-        ):
-            fused = [other for other in fused if other.out not in (gate.out, up.out)]
-            i = i._replace(op=Op.LINEAR_GATED, a=gate.a, b=up.weight, weight=gate.weight)
-        fused.append(i)
-    return fused
-
-
 class _Lowering:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.instructions = fuse_gates(recorder)
         self.floats, self.codes = Pool(), Pool()
         self.place: dict[int, int] = {}
         self.code_place: dict[tuple[int, bool], int] = {}
         self.lowered: list[Instruction] = []
         self.last_reader: dict[int, int] = {}
-        for index, instruction in enumerate(self.instructions):
+        for index, instruction in enumerate(recorder.instructions):
             for number in _reads(instruction):
                 self.last_reader[number] = index
         read_outputs = [name for number, name in recorder.outputs.items() if number in self.last_reader]
@@ -245,33 +203,26 @@ class _Lowering:
             raise ValueError(f"an output is read again: {read_outputs}")
 
     def run(self) -> Lowered:
-        for index, instruction in enumerate(self.instructions):
-            self._lower(instruction)
+        for index, instruction in enumerate(self.recorder.instructions):
+            self._lower(index, instruction)
             for number in set(_reads(instruction)):
                 if self.last_reader[number] == index:
                     self._release(number)
         return Lowered(self.lowered, [width for width, _ in self.floats.kinds], self.codes.kinds)
 
-    def _lower(self, instruction: Instruction) -> None:
-        a, b = self.place.get(instruction.a, 0), self.place.get(instruction.b, 0)
-        if instruction.op in (Op.LINEAR, Op.LINEAR_GATED):
+    def _lower(self, index: int, instruction: Instruction) -> None:
+        a = self.place.get(instruction.a, 0)
+        if instruction.op is Op.LINEAR:
             weight = self.recorder.matrices[instruction.weight]
             if weight.format.startswith("i"):
-                precise = instruction.op is Op.LINEAR and instruction.out in self.recorder.precise
-                a = self._quantised(instruction, weight.columns, precise)
-        if instruction.op is Op.LINEAR_GATED:
-            b = instruction.b
+                a = self._quantised(instruction, weight.columns, index in self.recorder.precise)
         self._settle_before(instruction.op)
         out = self._output(instruction)
-        self.lowered.append(instruction._replace(a=a, b=b, out=out))
+        self.lowered.append(instruction._replace(a=a, b=self.place.get(instruction.b, 0), out=out))
 
     def _output(self, instruction: Instruction) -> int:
         if instruction.op is Op.STORE_KEY_VALUE:
             return 0
-        if instruction.op is Op.LINEAR_GATED:
-            key = (instruction.out, False)
-            self.code_place[key] = self.codes.take(instruction.width)
-            return self.code_place[key]
         if instruction.out in self.recorder.outputs:
             return OUTPUTS[self.recorder.outputs[instruction.out]]
         self.place[instruction.out] = self.floats.take(instruction.width)
@@ -300,8 +251,7 @@ class _Lowering:
             self.codes.settle()
 
     def _release(self, number: int) -> None:
-        if number in self.place:
-            self.floats.release(self.place[number])
+        self.floats.release(self.place[number])
         for precise in (False, True):
             if (number, precise) in self.code_place:
                 self.codes.release(self.code_place.pop((number, precise)))

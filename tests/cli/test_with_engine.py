@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_text_streamed_or_not(
 
 
 def test_choices_and_logprobs(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--raw", "-m", tiny, "-n", "3", "--n", "2", "--logprobs", "2", "--json", "words")
+    words = ("--raw", "-m", tiny, "-n", "3", "--n", "2", "--logprobs", "2", "--ignore-eos", "--json", "words")
     first, second = json.loads(run(capsys, *words)[0])
     assert len(first["logprobs"]) == len(second["logprobs"]) == 3
     assert all(len(token["top"]) == 2 for token in first["logprobs"])

@@ -95,10 +95,9 @@ struct Codes {
   const float inverse = reach >= 1e-34f ? static_cast<float>(top) / reach : 0.0f;  // 32512 / 1e-36 would be infinite
   Codes codes;
   block.scale = reach / static_cast<float>(top);
-  for (int h = 0; h < 2; h++) {
-    codes.half[h] = clamp(round_to_int(v[h] * splat(inverse)), limit);
-    block.half_sums[h] = sum_lanes(codes.half[h]);
-  }
+  for (int h = 0; h < 2; h++) codes.half[h] = clamp(round_to_int(v[h] * splat(inverse)), limit);
+  const TwoSums sums = sum_lanes(codes.half[0], codes.half[1]);
+  block.half_sums[0] = sums.a, block.half_sums[1] = sums.b;
   block.sum = block.half_sums[0] + block.half_sums[1];
   return codes;
 }
@@ -106,7 +105,7 @@ struct Codes {
 [[gnu::always_inline]] inline void store_bytes(int8_t* to, i32x16 v) { store(to, __builtin_convertvector(v, i8x16)); }
 
 [[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], PreciseBlock& block) {
-  const Codes codes = encode(v, from_bits(max_lanes(larger((i32x16)absolute(v[0]), (i32x16)absolute(v[1])))), 32512, 32512, block.high);
+  const Codes codes = encode(v, from_bits(max_lanes(max_groups((i32x16)absolute(v[0]), (i32x16)absolute(v[1])))), 32512, 32512, block.high);
   for (int h = 0; h < 2; h++) {
     const i32x16 upper = (codes.half[h] + 128) >> 8;
     store_bytes(block.high.codes + 16 * h, upper);
@@ -118,10 +117,9 @@ struct Codes {
 [[gnu::always_inline]] inline void quantise_plain(const f32x16 (&v)[2], QuantisedBlock& block) {
   // A group's peak as integer bits, which order like the floats (what is no number above all, so that it spoils the block's scale and
   // is seen), with the group's number in the lowest three.
-  const i32x16 numbers = {7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4};
-  const i32x16 a = (max_groups((i32x16)absolute(v[0])) & ~7) | numbers, b = (max_groups((i32x16)absolute(v[1])) & ~7) | (numbers - 4);
-  const int32_t most = max_of_groups(larger(a, b));
-  const int32_t next = max_of_groups(larger(a == most ? i32x16{} : a, b == most ? i32x16{} : b));
+  const i32x8 numbers = {7, 6, 5, 4, 3, 2, 1, 0};
+  const i32x8 peaks = (max_groups((i32x16)absolute(v[0]), (i32x16)absolute(v[1])) & ~7) | numbers;
+  const int32_t most = max_lanes(peaks), next = max_lanes(peaks == most ? i32x8{} : peaks);
   const int group = 7 - (most & 7);
   const Codes codes = encode(v, std::max(from_bits(most | 7) * 0.5f, from_bits(next | 7)), 127, 254, block);
   alignas(64) int8_t extra[kBlock];

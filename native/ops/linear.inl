@@ -48,8 +48,7 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
 [[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const TileBlock<Precise>& x, i32x16 (&out)[T][N]) {
   i32x16 low[Precise ? T : 1][Precise ? N : 1];
   for (int t = 0; t < T; t++) {
-    const i32x16 sum = i32x16{} + (Last - First == 8 ? x[t].sum : x[t].half_sums[First / 4]);
-    const i32x16 offset = i32x16{} - sum * zero_point(F);
+    const i32x16 offset = splat(Last - First == 8 ? x[t].sum : x[t].half_sums[First / 4]) * -zero_point(F);
     for (int p = 0; p < N; p++) {
       out[t][p] = Precise ? i32x16{} : offset;
       if constexpr (Precise) low[t][p] = offset;
@@ -103,6 +102,9 @@ static void linear_tile(const Weight& w, const Quantised& q, float* out, int64_t
     mins[p] = has_min(F) ? w.mins + first * kPanel : nullptr;
   }
   const uint8_t* rows = q.row(row);
+  if constexpr (T > 1)  // the results' lines arrive while they are computed
+    for (int t = 0; t < T; t++)
+      for (int p = 0; p < N; p++) __builtin_prefetch(out + (row + t) * out_stride + (panel + p) * 16, 1);
   f32x16 acc[T][N]{};
   for (int b = 0; b < blocks; b++) {
     const TileBlock<Precise> x{reinterpret_cast<const typename TileBlock<Precise>::Block*>(rows)};
@@ -154,7 +156,7 @@ constexpr int64_t kChunkBytes = 400 << 10;
 
 template <Format F, bool Precise>
 static void linear_panels(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
-  constexpr int T = Precise ? kPreciseRows : kTileRows;
+  constexpr int T = Precise ? kPreciseRows : kTileRows, N = Precise ? kPrecisePanels : kTilePanels;
   const int most = std::max<int>(1, static_cast<int>(kChunkBytes / (q.blocks() * q.block_bytes()) / Quantised::kTile)) * Quantised::kTile;
   const int chunks = (rows + most - 1) / most;
   const int chunk = static_cast<int>(round_up((rows + chunks - 1) / chunks, Quantised::kTile));
@@ -163,8 +165,8 @@ static void linear_panels(const Weight& w, const Quantised& q, float* out, int64
     int panel = begin;
     if (last - row == 1)  // one stream through memory, panel after panel, is what is read fastest
       for (; panel < end; panel++) linear_tile<F, Precise, 1, 1>(w, q, out, stride, row, panel, true);
-    for (; panel + kTilePanels <= end; panel += kTilePanels) linear_rows<F, Precise, T, kTilePanels>(w, q, out, stride, row, last, panel);
-    if constexpr (kTilePanels > 1)
+    for (; panel + N <= end; panel += N) linear_rows<F, Precise, T, N>(w, q, out, stride, row, last, panel);
+    if constexpr (N > 1)
       for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, row, last, panel);
   }
 }

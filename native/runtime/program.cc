@@ -24,6 +24,10 @@ std::unique_ptr<T, void (*)(void*)> allocate(int64_t count) {
   return {static_cast<T*>(memory), std::free};
 }
 
+// From so many rows a thread on, each thread computes its own rows from one end of a layer to the other, so that what one writes it reads
+// again itself: handing a row's values to another core costs more than reading the weights once for each thread.
+constexpr int kManyRows = 48;
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
@@ -33,7 +37,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
       layout_(std::move(layout)),
       kernels_(kernels),
       pool_(threads),
-      next_(spec_.instructions.size()),
+      next_(spec_.instructions.size() * static_cast<size_t>(pool_.size())),
       scratch_(static_cast<size_t>(pool_.size())),
       seconds_(kOps) {
   check();
@@ -83,6 +87,13 @@ Quantised Program::codes(int buffer, int rows) const {
   return {quantised_[static_cast<size_t>(buffer)].get(), q.columns, q.precise, std::min(rows, Quantised::kTile)};
 }
 
+bool Program::has_own_rows(int rows) const { return pool_.size() > 1 && rows >= kManyRows * pool_.size(); }
+
+Program::RowRange Program::share(int rows, int thread) const {
+  const int unit = has_own_rows(rows) ? Quantised::kTile : 1, units = (rows + unit - 1) / unit;
+  return {std::min(rows, units * thread / pool_.size() * unit), std::min(rows, units * (thread + 1) / pool_.size() * unit)};
+}
+
 void Program::run(const Step& step) {
   check_step(step);
   for (size_t s = 0; s < step.states.size(); s++) step.states[s]->reserve(step.state_rows[s]);
@@ -97,29 +108,40 @@ void Program::run(const Step& step) {
 void Program::run_thread(const Step& step, int thread) {
   fill_rotations(step, thread);
   const bool measuring = measuring_ && thread == 0;
-  for (size_t i = 0; i < spec_.instructions.size(); i++) {
+  double before = measuring ? now() : 0;
+  const auto count = [&](Op op) {
+    if (!measuring) return;
+    const double after = now();
+    seconds_[static_cast<size_t>(op)] += after - before;
+    before = after;
+  };
+  for (size_t i = 0, end; i < spec_.instructions.size(); i = end) {
     const Instruction& in = spec_.instructions[i];
-    const double began = measuring ? now() : 0;
     if (barrier_before_[i]) pool_.barrier();
-    const int rows = row_count(step, in.rows);
-    if (rows > 0) {
-      if (in.op == Op::linear)
-        run_linear(in, step, next_[i]);
-      else if (in.op == Op::attend)
-        run_attend(in, step, next_[i], thread);
-      else
-        run_rows(in, step, rows * thread / pool_.size(), rows * (thread + 1) / pool_.size());
+    end = i + 1;
+    if (is_spread(in.op)) {
+      if (row_count(step, in.rows) > 0) in.op == Op::linear ? run_linear(in, step, i, thread) : run_attend(in, step, next_[i * static_cast<size_t>(pool_.size())], thread);
+      count(in.op);
+      continue;
     }
-    if (measuring) seconds_[static_cast<size_t>(in.op)] += now() - began;
+    // A run of row operations takes one row after the other through all of them: what one leaves is still near for the next.
+    while (end < spec_.instructions.size() && !barrier_before_[end]) end++;
+    const RowRange mine = share(row_count(step, in.rows), thread);
+    StateCursor state;
+    for (int r = mine.begin; r < mine.end; r++)
+      for (size_t j = i; j < end; j++) {
+        run_row(spec_.instructions[j], step, r, state);
+        count(spec_.instructions[j].op);
+      }
   }
 }
 
 void Program::fill_rotations(const Step& step, int thread) {
-  const int begin = step.rows * thread / pool_.size(), end = step.rows * (thread + 1) / pool_.size();
+  const RowRange mine = share(step.rows, thread);
   for (size_t t = 0; t < rotations_.size(); t++) {
     const std::vector<float>& frequencies = spec_.rotations[t];
     const size_t half = frequencies.size();
-    for (int r = begin; r < end; r++) {
+    for (int r = mine.begin; r < mine.end; r++) {
       float* out = rotations_[t].data.get() + r * rotations_[t].stride;
       for (size_t i = 0; i < half; i++) {
         const float angle = static_cast<float>(step.positions[r]) * frequencies[i];
@@ -130,50 +152,51 @@ void Program::fill_rotations(const Step& step, int thread) {
   }
 }
 
-void Program::run_rows(const Instruction& in, const Step& step, int begin, int end) {
-  int state = 0, state_end = 0;  // only for store_key_value
-  for (int r = begin; r < end; r++) {
-    switch (in.op) {
-      case Op::embed: kernels_.embed(spec_.matrices[static_cast<size_t>(in.weight)], step.ids[r], in.value, row(in.out, r)); break;
-      case Op::norm: kernels_.norm(row(in.a, r), spec_.vectors[static_cast<size_t>(in.weight)].data(), in.width, in.group, in.value, row(in.out, r)); break;
-      case Op::add: kernels_.add(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
-      case Op::gelu_gate: kernels_.gelu_gate(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
-      case Op::rope: {
-        const FloatBuffer& table = rotations_[static_cast<size_t>(in.weight)];
-        kernels_.rope(row(in.a, r), table.data.get() + r * table.stride, in.width, in.group, row(in.out, r));
-        break;
-      }
-      case Op::quantise: kernels_.quantise(row(in.a, r), codes(in.out, row_count(step, in.rows)), r); break;
-      case Op::store_key_value: {
-        if (r >= state_end) {
-          for (state = 0, state_end = 0; r >= (state_end += step.state_rows[static_cast<size_t>(state)]);) state++;
-        }
-        const int position = step.positions[r];
-        kernels_.store_key_value(row(in.a, r), row(in.b, r), layout_->layers[static_cast<size_t>(in.layer)], step.states[static_cast<size_t>(state)]->page(in.layer, position),
-                                 position % kPagePositions);
-        break;
-      }
-      case Op::select: {
-        const int from = in.rows == Rows::logits ? step.logit_rows[r] : step.hidden_rows[r];
-        std::memcpy(row(in.out, r), row(in.a, from), sizeof(float) * static_cast<size_t>(in.width));
-        break;
-      }
-      default: break;  // spread operations do not come here
+void Program::run_row(const Instruction& in, const Step& step, int r, StateCursor& state) {
+  switch (in.op) {
+    case Op::embed: kernels_.embed(spec_.matrices[static_cast<size_t>(in.weight)], step.ids[r], in.value, row(in.out, r)); break;
+    case Op::norm: kernels_.norm(row(in.a, r), spec_.vectors[static_cast<size_t>(in.weight)].data(), in.width, in.group, in.value, row(in.out, r)); break;
+    case Op::add: kernels_.add(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
+    case Op::gelu_gate: kernels_.gelu_gate(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
+    case Op::rope: {
+      const FloatBuffer& table = rotations_[static_cast<size_t>(in.weight)];
+      kernels_.rope(row(in.a, r), table.data.get() + r * table.stride, in.width, in.group, row(in.out, r));
+      break;
     }
+    case Op::quantise: kernels_.quantise(row(in.a, r), codes(in.out, row_count(step, in.rows)), r); break;
+    case Op::store_key_value: {
+      while (r >= state.end) state.end += step.state_rows[++state.index];
+      const int position = step.positions[r];
+      kernels_.store_key_value(row(in.a, r), row(in.b, r), layout_->layers[static_cast<size_t>(in.layer)], step.states[state.index]->page(in.layer, position), position % kPagePositions);
+      break;
+    }
+    case Op::select: {
+      const int from = in.rows == Rows::logits ? step.logit_rows[r] : step.hidden_rows[r];
+      std::memcpy(row(in.out, r), row(in.a, from), sizeof(float) * static_cast<size_t>(in.width));
+      break;
+    }
+    default: break;  // spread operations do not come here
   }
 }
 
-void Program::run_linear(const Instruction& in, const Step& step, std::atomic<int>& next) {
+void Program::run_linear(const Instruction& in, const Step& step, size_t number, int thread) {
   const Weight& w = spec_.matrices[static_cast<size_t>(in.weight)];
-  const int rows = row_count(step, in.rows), panels = w.panels();
-  // A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
-  const int grain = static_cast<int>(round_up(std::max(1, panels / (pool_.size() * 6)), 4));
-  for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
-    const int end = std::min(panels, begin + grain);
-    if (is_dense(w.format))
-      kernels_.linear_dense(w, row(in.a, 0), stride(in.a), row(in.out, 0), stride(in.out), rows, begin, end);
-    else
-      kernels_.linear(w, codes(in.a, rows), row(in.out, 0), stride(in.out), rows, begin, end);
+  const int rows = row_count(step, in.rows), panels = w.panels(), threads = pool_.size();
+  const bool own_rows = has_own_rows(rows);
+  // Small tasks even out what the threads lose to others, and at the end none waits long; even numbers of panels keep the tiles whole.
+  // With few rows a task is soon done, and long streams through memory are read fastest.
+  const int grain = own_rows ? 4 : static_cast<int>(round_up(std::max(1, panels / (threads * 6)), 4));
+  for (int turn = 0; turn < (own_rows ? threads : 1); turn++) {  // one's own rows first, then what others have not come to
+    const int owner = own_rows ? (thread + turn) % threads : 0;
+    const RowRange part = own_rows ? share(rows, owner) : RowRange{0, rows};
+    std::atomic<int>& next = next_[number * static_cast<size_t>(threads) + static_cast<size_t>(owner)];
+    for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
+      const int end = std::min(panels, begin + grain);
+      if (is_dense(w.format))
+        kernels_.linear_dense(w, row(in.a, part.begin), stride(in.a), row(in.out, part.begin), stride(in.out), part.end - part.begin, begin, end);
+      else
+        kernels_.linear(w, codes(in.a, rows).from(part.begin), row(in.out, part.begin), stride(in.out), part.end - part.begin, begin, end);
+    }
   }
 }
 

@@ -8,7 +8,7 @@ namespace gemlet::avx2 {
 
 constexpr const char* kName = "avx2";
 constexpr int kTileRows = 2, kTilePanels = 1;
-constexpr int kPreciseRows = 1;
+constexpr int kPreciseRows = 1, kPrecisePanels = 1;
 constexpr int kDenseRows = 3, kDensePanels = 1;
 constexpr int kGemmRows = 3;
 

@@ -11,7 +11,7 @@ namespace gemlet::avx512 {
 
 constexpr const char* kName = "avx512";
 constexpr int kTileRows = 6, kTilePanels = 2;        // 12 integer and 12 float accumulators of 32 registers
-constexpr int kPreciseRows = 3;                      // two integer accumulators each
+constexpr int kPreciseRows = 6, kPrecisePanels = 1;     // two integer accumulators each: the head is read from memory, once
 constexpr int kDenseRows = 6, kDensePanels = 4;
 constexpr int kGemmRows = 6;
 

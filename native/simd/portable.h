@@ -8,7 +8,7 @@ namespace gemlet::portable {
 
 constexpr const char* kName = "portable";
 constexpr int kTileRows = 2, kTilePanels = 1;
-constexpr int kPreciseRows = 1;
+constexpr int kPreciseRows = 1, kPrecisePanels = 1;
 constexpr int kDenseRows = 2, kDensePanels = 1;
 constexpr int kGemmRows = 2;
 

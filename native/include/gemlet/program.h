@@ -97,6 +97,14 @@ class Program {
     std::vector<float> queries, scores, sums, peaks, totals;
   };
 
+  struct RowRange {
+    int begin, end;
+  };
+  struct StateCursor {  // the state that a row belongs to, while rows ascend
+    size_t index = static_cast<size_t>(-1);
+    int end = 0;
+  };
+
   void check() const;
   void place_barriers();
   void check_step(const Step&) const;
@@ -107,8 +115,10 @@ class Program {
   float* row(int buffer, int row) const;
   int64_t stride(int buffer) const;
   Quantised codes(int buffer, int rows) const;
-  void run_rows(const Instruction&, const Step&, int begin, int end);
-  void run_linear(const Instruction&, const Step&, std::atomic<int>& next);
+  void run_row(const Instruction&, const Step&, int row, StateCursor&);
+  bool has_own_rows(int rows) const;
+  RowRange share(int rows, int thread) const;  // of the rows, for operations that keep them apart
+  void run_linear(const Instruction&, const Step&, size_t number, int thread);
   void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);
   void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;
   void write_answer(const Instruction&, const Tile&, int kv_head, const Partial&) const;
@@ -123,7 +133,7 @@ class Program {
   std::vector<CodeBuffer> quantised_;
   std::vector<FloatBuffer> rotations_;
   std::vector<bool> barrier_before_;
-  std::vector<std::atomic<int>> next_;  // next task of each instruction
+  std::vector<std::atomic<int>> next_;  // next task of each instruction, for each thread's rows
   std::vector<Tile> tiles_;
   bool split_ = false;
   std::vector<float> part_sums_, part_peaks_, part_totals_;

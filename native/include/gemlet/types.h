@@ -70,6 +70,7 @@ struct Quantised {
   int64_t block_bytes() const { return precise ? sizeof(PreciseBlock) : sizeof(QuantisedBlock); }
   int64_t stride() const { return tile * block_bytes(); }  // from a row's block to its next
   uint8_t* row(int r) const { return data + (static_cast<int64_t>(r / tile) * blocks() * tile + r % tile) * block_bytes(); }
+  Quantised from(int r) const { return {row(r), columns, precise, tile}; }  // without the first r rows, whole tiles
   static int64_t bytes(int rows, int columns, bool precise) {
     return round_up(rows, kTile) * (columns / kBlock) * static_cast<int64_t>(precise ? sizeof(PreciseBlock) : sizeof(QuantisedBlock));
   }

@@ -32,7 +32,7 @@ class Life:
 
 
 class Simulation:
-    """Random arrivals, lengths, priorities, prices, reused rows, further choices, drafts and cancellations."""
+    """Random arrivals, lengths, priorities, prices, reused rows, choices, drafts and cancellations."""
 
     def __init__(self, seed: int, kind: type[Scheduler] = Scheduler, jobs: int = 1000) -> None:
         self.rng = rng = random.Random(seed)

@@ -158,7 +158,7 @@ class Scheduler:
 
     def plan(self) -> tuple[Chunk, ...]:
         """Take the rows of the next step from what runs. Empty only when nothing has rows to compute."""
-        # Stable, so without drafts in order of admission; the least first, so that none takes another's share.
+        # The least first, so that what it leaves goes to the others; without drafts in order of admission.
         answering = sorted((s for s in self._running.values() if s.answering and s.pending), key=_pending)
         left = self.limits.step_rows - len(answering)
         prompts = self._plan_prompts(min(left, self.limits.prompt_rows_beside_answers) if answering else left)

@@ -45,14 +45,17 @@ fuzz: build  ## 200,000 damaged model files, nothing but typed errors
 parity: build  ## the real 270M against float32 transformers and the other engines' figures
 	$(PY) -m pytest tests/parity
 
-MODEL := .cache/gemma-3-1b-random-qat.gguf
-bench: build  ## speed beside llama.cpp, start and memory, into benchmarks/results/
+# Random weights in the shape of the 1B model: speed does not depend on them.
+SHAPES := .cache/1b-qat.gguf .cache/1b-q8_0.gguf
+.cache/1b-%.gguf: benchmarks/make_model.py | build
+	mkdir -p .cache && $(PY) benchmarks/make_model.py $@ --type $*
+
+bench: build $(SHAPES)  ## speed and fidelity beside llama.cpp, memory and start, into benchmarks/results/
 	$(PY) -c 'import llama_cpp' 2>/dev/null || \
 	  CMAKE_ARGS=-DGGML_NATIVE=ON $(PY) -m pip install -qq --no-binary llama-cpp-python llama-cpp-python
-	test -f $(MODEL) || { mkdir -p .cache && $(PY) benchmarks/make_model.py $(MODEL); }
-	$(PY) benchmarks/speed.py $(MODEL)
-	$(PY) benchmarks/start.py
-	$(PY) benchmarks/memory.py $(MODEL)
+	for model in $(SHAPES) embedded; do \
+	  .venv/bin/gemlet bench speed -m $$model --against llama.cpp -o benchmarks/results/ || exit 1; done
+	$(PY) benchmarks/fidelity.py --against llama.cpp
 	$(MAKE) docs
 
 docs: build  ## write the generated tables and reference

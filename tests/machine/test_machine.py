@@ -93,6 +93,9 @@ def test_memory_is_within_the_group_limit(tmp_path: Path) -> None:
         (Cores(8, 8, 2.5), 2, "a CPU quota of 2.5 on 8 physical cores"),
         (Cores(8, 4, 0.5), 1, "a CPU quota of 0.5 on 4 physical cores (8 hardware threads)"),
         (Cores(4, 4, 16.0), 4, "4 physical cores"),
+        (Cores(20, 14, None, slow=8), 6, "6 fast of 14 physical cores (20 hardware threads)"),
+        (Cores(8, 8, 2.0, slow=4), 2, "a CPU quota of 2 on 4 fast of 8 physical cores"),
+        (Cores(4, 4, None, slow=4), 1, "1 fast of 4 physical cores"),
     ],
 )
 def test_choice_of_threads(available: Cores, count: int, reason: str) -> None:

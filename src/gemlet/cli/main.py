@@ -51,7 +51,7 @@ def _fill(parser: argparse.ArgumentParser, module: ModuleType) -> None:
         module.add_arguments(parser)
         parser.set_defaults(execute=module.execute)
         return
-    verbs = parser.add_subparsers(metavar="VERB", required=True, title="verbs")
+    verbs = parser.add_subparsers(metavar="VERB", required=True, title="verbs", help="one of these")
     for name, summary in module.VERBS.items():
         inner = importlib.import_module(f"{module.__name__}_{name}")
         _fill(verbs.add_parser(name, help=summary, **_texts(inner)), inner)

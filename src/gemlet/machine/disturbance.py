@@ -59,11 +59,8 @@ def activity(root: Path = Path("/")) -> Activity:
 
 def disturbances(before: Activity, after: Activity) -> tuple[str, ...]:
     """What disturbed a measurement between two moments, a sentence each; empty when nothing did."""
-    found = []
+    found = [told] if (told := throttled(before, after)) else []
     capacity = max(1e-9, (after.elapsed - before.elapsed) * after.processors)
-    if (count := after.throttled - before.throttled) > 0:
-        seconds = after.throttled_seconds - before.throttled_seconds
-        found.append(f"a CPU quota stopped this process {count} times, for {seconds:.1f} s in all")
     if before.busy is not None and after.busy is not None:
         others = (after.busy - before.busy - (after.own - before.own)) / capacity
         if others > NOTICED:
@@ -73,6 +70,15 @@ def disturbances(before: Activity, after: Activity) -> tuple[str, ...]:
     if (hot := after.hot - before.hot) > 0:
         found.append(f"a core was slowed down {hot} times because of heat")
     return tuple(found)
+
+
+def throttled(before: Activity, after: Activity) -> str | None:
+    """Whether a CPU quota stopped this process between two moments, and for how long."""
+    count = after.throttled - before.throttled
+    if count <= 0:
+        return None
+    seconds = after.throttled_seconds - before.throttled_seconds
+    return f"a CPU quota stopped this process {count} times, for {seconds:.1f} s in all"
 
 
 def _hot(root: Path) -> int:

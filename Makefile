@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native fuzz bench parity docs clean
+.PHONY: help demo test build lint types test-native fuzz soak bench parity docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -41,6 +41,10 @@ test-native: build  ## the C++ tests under the address and undefined-behaviour s
 
 fuzz: build  ## 200,000 damaged model files, nothing but typed errors
 	$(PY) tests/fuzz/fuzz_model_files.py --count 200000
+
+MINUTES ?= 30
+soak: build  ## MINUTES=30 of random requests on the real 270M: flat memory, the same bits as single runs
+	$(PY) tests/soak/soak.py --minutes $(MINUTES)
 
 parity: build  ## the real 270M against float32 transformers and the other engines' figures
 	$(PY) -m pytest tests/parity

@@ -96,9 +96,9 @@ class Report:
     def line(self) -> str:
         sizes = [size / 2**20 for _, size in self.resident]
         return (
-            f"{self.requests} requests, {self.tokens} tokens, {self.cancelled} cancelled, {self.refused} told to wait, "
-            f"{self.compared} compared with single runs; resident {statistics.median(sizes):.1f} MiB, "
-            f"at most {max(sizes):.1f}, grown by {self.growth() / 2**20:+.1f}"
+            f"{self.requests} requests, {self.tokens} tokens, {self.cancelled} cancelled, "
+            f"{self.refused} told to wait, {self.compared} compared with single runs; "
+            f"resident {statistics.median(sizes):.1f} MiB, at most {max(sizes):.1f}, grown by {self.growth() / 2**20:+.1f}"
         )
 
 
@@ -134,7 +134,7 @@ class Maker:
             logprobs=logprobs,
             priority=rng.choice([0, 0, 0, 1, -1]),
         )
-        cancel = rng.randint(0, tokens) if rng.random() < 0.2 else None
+        cancel = rng.randint(0, tokens) if rng.random() < 0.3 else None
         return Running(request, cancel_after=cancel)
 
     def _prompt(self, ids: tuple[int, ...]) -> PromptRequest:

@@ -95,11 +95,10 @@ class Report:
 
     def line(self) -> str:
         sizes = [size / 2**20 for _, size in self.resident]
-        return (
-            f"{self.requests} requests, {self.tokens} tokens, {self.cancelled} cancelled, "
-            f"{self.refused} told to wait, {self.compared} compared with single runs; "
-            f"resident {statistics.median(sizes):.1f} MiB, at most {max(sizes):.1f}, grown by {self.growth() / 2**20:+.1f}"
-        )
+        done = f"{self.requests} requests, {self.tokens} tokens, {self.cancelled} cancelled"
+        checked = f"{self.refused} told to wait, {self.compared} compared with single runs"
+        memory = f"resident {statistics.median(sizes):.1f} MiB, at most {max(sizes):.1f}"
+        return f"{done}, {checked}; {memory}, grown by {self.growth() / 2**20:+.1f}"
 
 
 class Maker:

@@ -13,7 +13,7 @@ from gemlet.evaluate.record import commit, spread
 from gemlet.evaluate.roofline import Work
 from gemlet.evaluate.speed import measure, plan_speed
 from gemlet.evaluate.speed_plot import check_plot, plot
-from gemlet.evaluate.speed_result import describe_stage, table, table_row
+from gemlet.evaluate.speed_result import describe_stage, memory_rows, table, table_row
 from gemlet.evaluate.stages import QUICK, STAGES, Plan, Samples, Stage
 from gemlet.ops.limits import Limits
 
@@ -95,6 +95,18 @@ def test_ratios_and_shares_are_taken_round_by_round() -> None:
     assert described["shares"]["gemlet"] == pytest.approx([1.0, 0.25, 0.5])
     assert described["shares"]["llama.cpp"] == pytest.approx([0.25, 0.125, 0.5])
     assert described["bound"] == "memory"
+
+
+def test_memory_has_lines_with_the_columns_of_the_stages() -> None:
+    plan, stage, taken = samples()
+    taken.memory = {
+        "gemlet": [{"resident": 300 << 20, "weights": 200 << 20, "kv": 60 << 20}] * 2,
+        "llama.cpp": [{"resident": 500 << 20}],
+    }
+    resident, beside = memory_rows(plan, taken)
+    assert list(resident) == list(beside) == list(table_row(stage, plan, taken))
+    assert resident["gemlet"]["median"] == 300 and resident["llama.cpp"]["median"] == 500
+    assert beside["gemlet"]["median"] == 40 and beside["llama.cpp"] is None
 
 
 def test_a_latency_is_faster_when_it_is_shorter() -> None:

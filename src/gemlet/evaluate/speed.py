@@ -21,7 +21,7 @@ from gemlet.evaluate.engine_process import EngineProcess
 from gemlet.evaluate.engines import PEER_PACKAGE, LlamaCpp, check_peer, random_ids
 from gemlet.evaluate.record import provenance
 from gemlet.evaluate.roofline import Work
-from gemlet.evaluate.speed_result import describe_memory, describe_stage, table_row
+from gemlet.evaluate.speed_result import describe_memory, describe_stage, memory_rows, table_row
 from gemlet.evaluate.stages import OURS, QUICK, STAGES, WARM_UP, Plan, Samples, Stage
 from gemlet.machine.disturbance import activity, disturbances
 from gemlet.machine.threads import threads as thread_choice
@@ -102,7 +102,10 @@ def measure(plan: Plan, progress: Progress = lambda text: None) -> dict[str, Any
         "disturbances": list(disturbed),
         "stages": [describe_stage(stage, samples) for stage in plan.stages],
         "memory": describe_memory(plan, samples),
-        "rows": [table_row(stage, plan, samples) for stage in plan.stages],
+        "rows": [
+            *(table_row(stage, plan, samples) for stage in plan.stages),
+            *memory_rows(plan, samples),
+        ],
     }
 
 

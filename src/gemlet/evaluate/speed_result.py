@@ -65,6 +65,17 @@ def table_row(stage: Stage, plan: Plan, samples: Samples) -> dict[str, Any]:
     return result
 
 
+def memory_rows(plan: Plan, samples: Samples) -> list[dict[str, Any]]:
+    """Lines of the table for memory, with the same columns as the stages."""
+    columns = list(table_row(plan.stages[0], plan, samples))
+    resident: dict[str, Any] = {"what": "memory resident, MiB"}
+    for name, taken in samples.memory.items():
+        resident[name] = spread([one["resident"] / 2**20 for one in taken])
+    rest = [one["resident"] - one["weights"] - one["kv"] for one in samples.memory[OURS]]
+    beside = {"what": "of it beside weights, keys and values", OURS: spread([size / 2**20 for size in rest])}
+    return [{column: line.get(column) for column in columns} for line in (resident, beside)]
+
+
 def describe_memory(plan: Plan, samples: Samples) -> dict[str, Any]:
     """Bytes, medians over the rounds: what the system counts as resident, and what that is."""
     taken = samples.memory[OURS]

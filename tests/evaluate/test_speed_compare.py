@@ -74,6 +74,19 @@ def test_an_engine_that_a_faster_machine_hides_is_found() -> None:
     assert verdict.startswith("engine slower by ") and verdict.endswith("and the machine faster")
 
 
+def test_limits_that_vary_too_much_leave_it_open() -> None:
+    before, after = made_up(1), made_up(2, engine=0.8)
+    for result, seed in ((before, 3), (after, 4)):
+        (decode,) = [stage for stage in result["stages"] if stage["name"] == "decode"]
+        rng = random.Random(seed)
+        factors = [math.exp(rng.gauss(0, 0.8)) for _ in range(7)]
+        decode["limit"] = [limit * factor for limit, factor in zip(decode["limit"], factors, strict=True)]
+        decode["shares"]["gemlet"] = [
+            value / limit for value, limit in zip(decode["values"]["gemlet"], decode["limit"], strict=True)
+        ]
+    assert verdicts(before, after)["decode"].startswith("slower, engine or machine: the limits varied")
+
+
 def test_a_faster_engine() -> None:
     comparison = compare(made_up(1), made_up(2, engine=1.3))
     (decode,) = [stage for stage in comparison["stages"] if stage["name"] == "decode"]

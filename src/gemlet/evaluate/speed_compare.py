@@ -117,7 +117,7 @@ def _verdict(change: Mapping[str, Any]) -> str:
     if speed["moved"] and machine["moved"] and (speed["ratio"] > 1) == (machine["ratio"] > 1):
         return f"machine {_direction(machine)}, engine as before"
     if speed["moved"]:
-        return f"{_direction(speed)}, but not beyond what the limits did"
+        return f"{_direction(speed)}, engine or machine: the limits varied too much to tell"
     return _unmoved(engine)
 
 

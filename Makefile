@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native fuzz bench parity docs clean
+.PHONY: help demo test build lint types test-native fuzz soak bench parity docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -42,17 +42,24 @@ test-native: build  ## the C++ tests under the address and undefined-behaviour s
 fuzz: build  ## 200,000 damaged model files, nothing but typed errors
 	$(PY) tests/fuzz/fuzz_model_files.py --count 200000
 
+MINUTES ?= 30
+soak: build  ## MINUTES=30 of random requests on the real 270M: flat memory, the same bits as single runs
+	$(PY) tests/soak/soak.py --minutes $(MINUTES)
+
 parity: build  ## the real 270M against float32 transformers and the other engines' figures
 	$(PY) -m pytest tests/parity
 
-MODEL := .cache/gemma-3-1b-random-qat.gguf
-bench: build  ## speed beside llama.cpp, start and memory, into benchmarks/results/
+# Random weights in the shape of the 1B model: speed does not depend on them.
+SHAPES := .cache/1b-qat.gguf .cache/1b-q8_0.gguf
+.cache/1b-%.gguf: benchmarks/make_model.py | build
+	mkdir -p .cache && $(PY) benchmarks/make_model.py $@ --type $*
+
+bench: build $(SHAPES)  ## speed and fidelity beside llama.cpp, memory and start, into benchmarks/results/
 	$(PY) -c 'import llama_cpp' 2>/dev/null || \
 	  CMAKE_ARGS=-DGGML_NATIVE=ON $(PY) -m pip install -qq --no-binary llama-cpp-python llama-cpp-python
-	test -f $(MODEL) || { mkdir -p .cache && $(PY) benchmarks/make_model.py $(MODEL); }
-	$(PY) benchmarks/speed.py $(MODEL)
-	$(PY) benchmarks/start.py
-	$(PY) benchmarks/memory.py $(MODEL)
+	for model in $(SHAPES) embedded; do \
+	  .venv/bin/gemlet bench speed -m $$model --against llama.cpp -o benchmarks/results/ || exit 1; done
+	$(PY) benchmarks/fidelity.py --against llama.cpp
 	$(MAKE) docs
 
 docs: build  ## write the generated tables and reference

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engines import LlamaCpp
+from gemlet.evaluate.engines import LlamaCpp
 from gemlet.model.decoder import Decoder
 from gemlet.store.settings import cache_dir
 from results_file import write_result

@@ -47,17 +47,24 @@ def reference() -> str:
 
 def verb_section(verb: str) -> Iterator[str]:
     """One verb: what it does, its examples, and a table of flags for each group."""
-    parser = verb_parser(verb)
+    yield from section(verb_parser(verb))
+
+
+def section(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """One parser and those of its own verbs."""
     examples = str(parser.epilog).split("\n")[1:]
-    yield from [f"## gemlet {verb}", "", str(parser.description), ""]
+    yield from [f"## {parser.prog}", "", str(parser.description), ""]
     yield from ["```sh", *(line.strip() for line in examples), "```", ""]
     for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.dest != "help"]
+        inner = [action for action in group._group_actions if isinstance(action, argparse._SubParsersAction)]
+        actions = [a for a in group._group_actions if a.dest != "help" and a not in inner]
         if actions:
             title = {"positional arguments": "arguments", "options": "other"}.get(
                 str(group.title), group.title
             )
             yield from [f"| {title} | |", "| --- | --- |", *map(row, actions), ""]
+        for parser_of_verb in (p for action in inner for p in action.choices.values()):
+            yield from section(parser_of_verb)
 
 
 def row(action: argparse.Action) -> str:

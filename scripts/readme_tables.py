@@ -57,7 +57,7 @@ def table(name: str, results: Path) -> str:
     """One Markdown table and a line on where and when it was measured."""
     files = sorted(results.glob(f"{name}-[0-9]*.json"))
     if not files:
-        raise SystemExit(f"no file {results.name}/{name}-*.json for the table '{name}'")
+        return f"(not measured yet: `make bench` writes `benchmarks/results/{name}-*.json`)\n"
     result = json.loads(files[-1].read_text())
     rows: list[dict[str, Any]] = result["rows"]
     columns = list(rows[0])
@@ -67,8 +67,9 @@ def table(name: str, results: Path) -> str:
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     machine = result["machine"]
     where = f"{machine['processor']}, {machine['physical_cores']} cores, {machine['instruction_set']}"
+    commit = (result["commit"] or "unknown")[:9]
     source = f"`benchmarks/results/{files[-1].name}`"
-    return f"{body}\n\nMeasured {result['date'][:10]} on {where}, commit {result['commit'][:9]}: {source}.\n"
+    return f"{body}\n\nMeasured {result['date'][:10]} on {where}, commit {commit}: {source}.\n"
 
 
 def cell(value: Any) -> str:

@@ -3,15 +3,11 @@
 #include <random>
 
 #include "bench/measure.h"
-#include "gemlet/kernels.h"
+#include "gemlet/limits.h"
 
 using namespace gemlet;
 
 namespace {
-
-struct Limits {
-  double bytes, products;  // a second
-};
 
 std::vector<float> normals(size_t n) {
   std::mt19937 engine(1);
@@ -43,9 +39,9 @@ void bench_linear(const Kernels& k, const Limits& limits, Format format, bool pr
   std::printf("linear %s%s %6d x %-5d %4d rows %9.1f us %7.1f GMAC/s %6.1f GB/s", format == Format::i4 ? "i4" : "i8", precise ? " 16-bit" : "       ", outputs, columns, rows,
               seconds * 1e6, products * 1e-9, bytes * 1e-9);
   if (rows == 1)
-    std::printf("  %3.0f %% of memory", 100 * bytes / limits.bytes);
-  else if (limits.products > 0)
-    std::printf("  %3.0f %% of byte products", 100 * products * (precise ? 2 : 1) / limits.products);
+    std::printf("  %3.0f %% of memory", 100 * bytes / limits.read_bytes);
+  else
+    std::printf("  %3.0f %% of byte products", 100 * products * (precise ? 2 : 1) / limits.byte_products);
   std::puts("");
 }
 
@@ -68,7 +64,7 @@ void bench_attend(const Kernels& k, const Limits& limits, int depth, int rows) {
   });
   const double bytes = static_cast<double>(pages) * static_cast<double>(s.page_head_elements()) * 2 / seconds, products = 2.0 * depth * tile * s.head_dim / seconds;
   std::printf("attend depth %5d %3d rows x 4 heads %9.1f us %7.1f GMAC/s %6.1f GB/s  %3.0f %% of memory\n", depth, rows, seconds * 1e6, products * 1e-9, bytes * 1e-9,
-              100 * bytes / limits.bytes);
+              100 * bytes / limits.read_bytes);
 }
 
 // Row operations work in the cache: bytes a second read and written, for one row and another each time.
@@ -79,7 +75,7 @@ void bench_rows(const char* name, const Limits& limits, int width, int arrays, F
     for (int r = 0; r < kRows; r++) f(r);
   }) / kRows;
   const double bytes = 4.0 * width * arrays / seconds;
-  std::printf("%-16s %5d wide %9.3f us a row %6.1f GB/s  %3.0f %% of memory\n", name, width, seconds * 1e6, bytes * 1e-9, 100 * bytes / limits.bytes);
+  std::printf("%-16s %5d wide %9.3f us a row %6.1f GB/s  %3.0f %% of memory\n", name, width, seconds * 1e6, bytes * 1e-9, 100 * bytes / limits.read_bytes);
 }
 
 void bench_row_operations(const Kernels& k, const Limits& limits) {
@@ -116,8 +112,8 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "no such instruction set here: portable, avx2 and avx512 are known\n");
     return 2;
   }
-  const Limits limits{memory_limit(), byte_product_limit()};
-  std::printf("%s, one thread; limits here: %.1f GB/s read from memory, %.0f GMAC/s of byte products\n", k->name, limits.bytes * 1e-9, limits.products * 1e-9);
+  const Limits limits = measure_limits(*k, 1, kLarge, 0.5);
+  std::printf("%s, one thread; limits here: %.1f GB/s read from memory, %.0f GMAC/s of byte products\n", k->name, limits.read_bytes * 1e-9, limits.byte_products * 1e-9);
   const int shapes[][2] = {{1024, 1152}, {256, 1152}, {1152, 1024}, {6912, 1152}, {1152, 6912}};  // q, k and v, output, gate and up, down
   for (Format format : {Format::i4, Format::i8})
     for (int rows : {1, 8, 64, 256})

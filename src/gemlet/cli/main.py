@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 from gemlet.cli.terminal import report_error, silence_stdout
@@ -18,6 +19,7 @@ VERBS = {
     "chat": "talk with the model in the terminal",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
     "config": "see and change the settings",
+    "bench": "measure speed, memory and how near the machine's limits they are",
 }
 """Each verb is the module of that name in this folder; it is imported only when it is used."""
 
@@ -38,11 +40,26 @@ class Parser(argparse.ArgumentParser):
 def verb_parser(verb: str) -> Parser:
     """The complete parser of one verb."""
     module = importlib.import_module(f"gemlet.cli.{verb}")
-    epilog = "examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES)
-    parser = Parser(prog=f"gemlet {verb}", description=module.DESCRIPTION, epilog=epilog)
-    module.add_arguments(parser)
-    parser.set_defaults(execute=module.execute)
+    parser = Parser(prog=f"gemlet {verb}", **_texts(module))
+    _fill(parser, module)
     return parser
+
+
+def _fill(parser: argparse.ArgumentParser, module: ModuleType) -> None:
+    """The arguments of a verb, or of each of its own verbs: those are modules named VERB_NAME."""
+    if not hasattr(module, "VERBS"):
+        module.add_arguments(parser)
+        parser.set_defaults(execute=module.execute)
+        return
+    verbs = parser.add_subparsers(metavar="VERB", required=True, title="verbs", help="one of these")
+    for name, summary in module.VERBS.items():
+        inner = importlib.import_module(f"{module.__name__}_{name}")
+        _fill(verbs.add_parser(name, help=summary, **_texts(inner)), inner)
+
+
+def _texts(module: ModuleType) -> dict[str, Any]:
+    epilog = "examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES)
+    return {"description": module.DESCRIPTION, "epilog": epilog}
 
 
 def overview() -> str:
@@ -75,7 +92,7 @@ def _dispatch(arguments: list[str], load: Any) -> int:
         if not rest:
             print(overview(), end="")
             return 0
-        verb, rest = rest[0], ["--help"]
+        verb, rest = rest[0], [*rest[1:], "--help"]
     if verb not in VERBS:
         raise _unknown_verb(verb)
     parsed = verb_parser(verb).parse_args(rest)

@@ -14,6 +14,8 @@ from typing import Any
 from gemlet.cli.progress import Progress
 from gemlet.cli.terminal import is_screen, note
 from gemlet.cli.terms import say_terms
+from gemlet.machine.disturbance import activity, throttled
+from gemlet.machine.threads import threads
 from gemlet.store.settings import cache_dir
 
 
@@ -54,7 +56,28 @@ def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
             for line in model.notices:
                 note(line)
             say_terms(FAMILIES[model.config.family].licence, cache_dir(), again=model.reference == EMBEDDED)
-        yield OpenModel(model, model.reference, time.perf_counter() - started)
+        if parsed.verbose:
+            say_threads(parsed.threads)
+        before = activity()
+        try:
+            yield OpenModel(model, model.reference, time.perf_counter() - started)
+        finally:
+            if not parsed.quiet and (told := throttled(before, activity())):
+                note(f"slowed down: {told}; fewer --threads may be faster")
+
+
+def say_threads(asked: int | None) -> None:
+    """How many threads compute, and who or what decided that."""
+    from gemlet.store.settings import read_settings
+
+    setting = read_settings()["threads"]
+    if asked is not None:
+        note(f"{asked} threads: asked for")
+    elif setting.value is not None:
+        note(f"{setting.value} threads: {setting.where}")
+    else:
+        choice = threads()
+        note(f"{choice.count} threads: {choice.reason}")
 
 
 def _library_load() -> Any:

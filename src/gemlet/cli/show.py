@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gemlet.cli.terminal import note, print_json
 from gemlet.cli.terms import TERMS
 from gemlet.errors import InvalidRequestError
+from gemlet.machine.threads import threads
 from gemlet.types import as_dict
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def describe(source: Source) -> dict[str, Any]:
         "stop_ids": list(config.stop_ids),
         "sampling": as_dict(facts.sampling),
         "licence": facts.licence,
+        "threads": as_dict(threads()),
         "corrections": list(facts.corrections),
     }
 
@@ -108,6 +110,7 @@ def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
             "key-values",
             ", ".join(f"{tokens} tokens {_mebibytes(n)}" for tokens, n in description["kv_bytes"].items()),
         ),
+        ("threads", f"{description['threads']['count']} here: {description['threads']['reason']}"),
         ("template", _template_text(description["chat_template"])),
         ("stop ids", ", ".join(map(str, description["stop_ids"]))),
         ("sampling", _sampling(description["sampling"])),

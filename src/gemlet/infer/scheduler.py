@@ -3,11 +3,13 @@
 Pure bookkeeping over counts: no threads, no clock, no tokens. A sequence first brings the rows of its prompt
 and then, one at a time (more with drafts), the rows of its answer. The policy:
 
-- answers first: every sequence that is answering gets its rows in every step, so none stalls;
-- then prompts, in the order they were admitted, in chunks that fill the step; beside running answers a chunk
-  is smaller, so that a long prompt costs them little time;
+- answers first: every sequence that is answering gets a row in every step, so none stalls;
+- then prompts: half of their rows go to the one admitted first, so that it moves on, and the other half by
+  priority to the one with the least left, so that a short prompt does not wait for a long one; beside running
+  answers they get fewer rows together, so that a long prompt costs the answers little time;
+- drafts share what is left evenly: they are guesses, and delay no row that is certainly needed;
 - waiting jobs are admitted by priority and then by arrival; a job that others overtake rises, so none
-  starves. The one at the head waits for a free place and free memory, and nothing passes it.
+  starves. The one at the head waits for a free place and free memory, and nothing of its rank passes it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from gemlet.errors import InvalidRequestError, QueueFullError
 
 AGEING = 8
 """Admissions that a waiting job sees before it counts as one priority higher."""
+
+HIGHEST_PRIORITY = 100
+"""Priorities go from minus this to this: what a job's age can make up for must have an end."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Scheduler:
         self._arrivals += 1
 
     def follow(self, job: Job) -> None:
-        """Put a job before every other: it continues what was admitted before, as a further choice does."""
+        """Put a job before every other: it answers, as a further choice of a prompt read before does."""
         self._check(job)
         self._followers[job.id] = job
 
@@ -135,9 +140,10 @@ class Scheduler:
         while len(self._running) < self.limits.sequences and (job := self._next()) is not None:
             if self.limits.bytes is not None and self._price + job.price > self.limits.bytes:
                 break
+            # Who follows has begun to answer: behind a long prompt it would stall.
+            answering = self._followers.pop(job.id, None) is not None
             self._waiting.pop(job.id, None)
-            self._followers.pop(job.id, None)
-            self._running[job.id] = _Running(job, job.rows)
+            self._running[job.id] = _Running(job, job.rows, answering)
             self._price += job.price
             self._admissions += 1
             admitted.append(job.id)
@@ -152,26 +158,39 @@ class Scheduler:
 
     def plan(self) -> tuple[Chunk, ...]:
         """Take the rows of the next step from what runs. Empty only when nothing has rows to compute."""
-        answering = [s for s in self._running.values() if s.answering and s.pending]
-        prompts = [s for s in self._running.values() if not s.answering and s.pending]
-        chunks, left = [], self.limits.step_rows
+        # The least first, so that what it leaves goes to the others; without drafts in order of admission.
+        answering = sorted((s for s in self._running.values() if s.answering and s.pending), key=_pending)
+        left = self.limits.step_rows - len(answering)
+        prompts = self._plan_prompts(min(left, self.limits.prompt_rows_beside_answers) if answering else left)
+        left -= sum(chunk.rows for chunk in prompts)
+        answers = []
         for others, sequence in zip(reversed(range(len(answering))), answering, strict=True):
-            chunks.append(self._take(sequence, left - others))
-            left -= chunks[-1].rows
-        if answering:
-            left = min(left, self.limits.prompt_rows_beside_answers)
-        for sequence in prompts:
-            if left == 0:
-                break
-            chunks.append(self._take(sequence, min(left, sequence.job.chunk or left)))
-            left -= chunks[-1].rows
-        return tuple(chunks)
+            answers.append(self._take(sequence, 1 + left // (others + 1)))
+            left -= answers[-1].rows - 1
+        return (*answers, *prompts)
+
+    def _plan_prompts(self, left: int) -> list[Chunk]:
+        """Share at most `left` rows among the prompts."""
+        prompts = [s for s in self._running.values() if not s.answering and s.pending]
+        shares: dict[int, int] = {}
+        first_share = (left + 1) // 2
+        by_need = sorted(prompts, key=lambda s: (-s.job.priority, s.pending))
+        for sequence, most in [*((s, first_share) for s in prompts[:1]), *((s, left) for s in by_need)]:
+            given = shares.get(sequence.job.id, 0)
+            wanted = min(sequence.pending, sequence.job.chunk or sequence.pending) - given
+            rows = min(wanted, most, left)
+            shares[sequence.job.id] = given + rows
+            left -= rows
+        return [self._take(s, shares[s.job.id]) for s in prompts if shares[s.job.id]]
 
     def _check(self, job: Job) -> None:
         if job.id in self._waiting or job.id in self._followers or job.id in self._running:
             raise InvalidRequestError(f"job {job.id} is known already")
         if job.rows < 1:
             raise InvalidRequestError(f"job {job.id} has no rows")
+        if abs(job.priority) > HIGHEST_PRIORITY:
+            known = f"from {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}"
+            raise InvalidRequestError(f"a priority is {known}, not {job.priority}")
         if self.limits.bytes is not None and job.price > self.limits.bytes:
             limit = f"the limit is {self.limits.bytes} bytes"
             raise InvalidRequestError(f"the request may need {job.price} bytes of memory, {limit}")
@@ -191,3 +210,7 @@ class Scheduler:
     def _rank(self, waiting: _Waiting) -> tuple[int, int]:
         age = (self._admissions - waiting.admitted_before) // AGEING
         return -(waiting.job.priority + age), waiting.arrival
+
+
+def _pending(sequence: _Running) -> int:
+    return sequence.pending

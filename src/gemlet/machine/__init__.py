@@ -1,4 +1,4 @@
-"""What this machine offers a process: cores, memory, instruction sets, measured rates. A leaf.
+"""What this machine offers a process: cores, memory, instruction sets. A leaf.
 
 Every reader takes the folder under which it looks for /proc and /sys: a folder of files can be any machine.
 """

@@ -63,6 +63,16 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(limits, default=None)
 
 
+def throttling(root: Path = Path("/")) -> tuple[int, float]:
+    """How often, and for how many seconds in all, a CPU quota has stopped this process's groups so far."""
+    found = [(0, 0.0)]
+    for folder in _groups(root, "cpu"):
+        stat = folder / "cpu.stat"
+        seconds = _stat(stat, "throttled_usec") / 1e6 + _stat(stat, "throttled_time") / 1e9  # version 2, 1
+        found.append((_stat(stat, "nr_throttled"), seconds))
+    return max(found, key=lambda pair: pair[1])
+
+
 def memory_room(root: Path = Path("/")) -> tuple[int, int] | None:
     """(limit, room left) in bytes of the group that leaves the least room; None without a limit.
 

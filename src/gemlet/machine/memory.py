@@ -50,3 +50,12 @@ def _physical() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf
         return None
+
+
+def resident_bytes(root: Path = Path("/")) -> int:
+    """Bytes of this process that are in memory, mapped files included; 0 where the system does not tell."""
+    try:
+        info = parse_meminfo((root / "proc/self/status").read_text())
+    except OSError:
+        return 0
+    return info.get("VmRSS", 0)

@@ -1,0 +1,1 @@
+"""Measuring models: quality, speed and cost, on results that are files."""

@@ -1,0 +1,214 @@
+"""The engines whose speed is compared, each behind the same measurements. All times are in seconds."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import queue
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gemlet.errors import GemletError, ModelFileError
+from gemlet.evaluate.roofline import Work, prompt_work, step_work
+from gemlet.evaluate.stages import OURS
+from gemlet.infer.engine import Engine as AnswerEngine
+from gemlet.infer.requests import AnswerRequest, Event, Failed, Token
+from gemlet.machine.memory import resident_bytes
+from gemlet.model.decoder import Decoder
+from gemlet.model.weights import load
+from gemlet.ops.batch import Batch, State
+from gemlet.store.settings import cache_dir
+from gemlet.types import Sampling
+
+PEER_PACKAGE = "llama-cpp-python"
+
+
+class MissingPeerError(GemletError):
+    """An engine to compare with is not installed."""
+
+    exit_code = 6
+    http_status = 501
+
+
+class Engine(Protocol):
+    """A loaded model with one sequence of its own."""
+
+    name: str
+    details: str
+
+    def prefill(self, ids: Sequence[int]) -> float:
+        """Start the sequence anew with these ids; the time until the last one's logits are there."""
+
+    def decode(self, ids: Sequence[int]) -> list[float]:
+        """Feed ids to the sequence one at a time; the time of each."""
+
+    def streams(self, count: int, ids: Sequence[int]) -> list[float]:
+        """Feed each id to `count` new sequences in one step together; the time of each step."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes resident, and what is known about them: `weights`, `kv` of the sequence."""
+
+    def close(self) -> None:
+        """Give back memory and threads."""
+
+
+class Gemlet:
+    """gemlet's decoder without sampling or text, as llama.cpp is measured, and its engine as it answers."""
+
+    name = OURS
+
+    def __init__(self, model: Path, threads: int, context: int) -> None:
+        loaded = load(model, cache_dir=cache_dir())
+        self._weights, self.config = loaded.weights, loaded.facts.config
+        self._decoder = Decoder(self.config, loaded.weights, threads=threads)
+        self._state = self._decoder.new_state()
+        self._answers: AnswerEngine | None = None
+        self.details = f"{self._decoder.instruction_set}, weights {loaded.weights.weights_type}"
+
+    def prefill(self, ids: Sequence[int]) -> float:
+        self._state = self._decoder.new_state()
+        step = self._decoder.max_rows
+        began = time.perf_counter()
+        for start in range(0, len(ids), step):
+            last = start + step >= len(ids)
+            self._step([(self._state, ids[start : start + step])], "last" if last else "none")
+        return time.perf_counter() - began
+
+    def decode(self, ids: Sequence[int]) -> list[float]:
+        return [self._step([(self._state, [token])]) for token in ids]
+
+    def streams(self, count: int, ids: Sequence[int]) -> list[float]:
+        states = [self._decoder.new_state() for _ in range(count)]
+        return [self._step([(state, [token]) for state in states]) for token in ids]
+
+    def answer(self, ids: Sequence[int], tokens: int) -> list[float]:
+        """Let the engine answer greedily; the time to the first token, and from each to the next."""
+        if self._answers is None:
+            self._answers = AnswerEngine(self._decoder, prefix_bytes=0)
+        events: queue.Queue[Event] = queue.Queue()
+        request = AnswerRequest(tuple(ids), tokens, Sampling(temperature=0.0), seed=0)
+        times = [time.perf_counter()]
+        self._answers.submit(request, events.put)
+        while len(times) <= tokens:
+            event = events.get()
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Token):
+                times.append(event.at)
+        return [after - before for before, after in pairwise(times)]
+
+    def memory(self) -> dict[str, int]:
+        return {"resident": resident_bytes(), "weights": self._weights.nbytes, "kv": self._state.nbytes}
+
+    def kv_price(self, positions: int) -> int:
+        """Bytes that a state of so many positions would hold."""
+        return self._decoder.kv_bytes(positions)
+
+    def prompt_work(self, tokens: int) -> Work:
+        return prompt_work(self.config, self._weights, tokens)
+
+    def step_work(self, position: int, streams: int) -> Work:
+        return step_work(self.config, self._weights, position, streams)
+
+    def close(self) -> None:
+        if self._answers is not None:
+            self._answers.close()
+        self._decoder.close()
+
+    def _step(self, parts: list[tuple[State, Sequence[int]]], logits: Any = "last") -> float:
+        began = time.perf_counter()
+        self._decoder.step(Batch.of(parts, logits=logits))
+        return time.perf_counter() - began
+
+
+class LlamaCpp:
+    """llama.cpp through its C interface, with its own defaults for batches and caches."""
+
+    name = "llama.cpp"
+
+    def __init__(self, model: Path, threads: int, context: int = 4096) -> None:
+        check_peer()
+        import llama_cpp
+
+        self._c: Any = llama_cpp
+        self._quiet = self._c.llama_log_callback(lambda *_: None)
+        self._c.llama_backend_init()
+        self._c.llama_log_set(self._quiet, ctypes.c_void_p(0))
+        self._threads = threads
+        self._model = self._c.llama_model_load_from_file(
+            str(model).encode(), self._c.llama_model_default_params()
+        )
+        if not self._model:
+            raise ModelFileError(model, "file", "llama.cpp cannot load it", hint="it takes GGUF files only")
+        self._context = self._new_context(context, 1)
+        self.details = self._c.llama_print_system_info().decode()
+
+    def prefill(self, ids: Sequence[int]) -> float:
+        self._c.llama_memory_clear(self._c.llama_get_memory(self._context), True)
+        began = time.perf_counter()
+        for start in range(0, len(ids), 2048):
+            self._feed(ids[start : start + 2048])
+        return time.perf_counter() - began
+
+    def decode(self, ids: Sequence[int]) -> list[float]:
+        return [self._feed([token]) for token in ids]
+
+    def streams(self, count: int, ids: Sequence[int]) -> list[float]:
+        context = self._new_context(512 * count, count)
+        batch = self._c.llama_batch_init(count, 0, 1)
+        batch.n_tokens = count
+        times = []
+        for position, token in enumerate(ids):
+            for stream in range(count):
+                batch.token[stream], batch.pos[stream], batch.logits[stream] = token, position, 1
+                batch.n_seq_id[stream], batch.seq_id[stream][0] = 1, stream
+            times.append(self._run(context, batch))
+        self._c.llama_batch_free(batch)
+        self._c.llama_free(context)
+        return times
+
+    def memory(self) -> dict[str, int]:
+        return {"resident": resident_bytes()}
+
+    def close(self) -> None:
+        self._c.llama_free(self._context)
+        self._c.llama_model_free(self._model)
+
+    def _new_context(self, size: int, streams: int) -> Any:
+        settings = self._c.llama_context_default_params()
+        settings.n_ctx, settings.n_batch, settings.n_seq_max = size, 2048, streams
+        settings.n_threads = settings.n_threads_batch = self._threads
+        settings.swa_full = False  # local layers keep their window only, as gemlet's do
+        return self._c.llama_init_from_model(self._model, settings)
+
+    def _feed(self, ids: Sequence[int]) -> float:
+        tokens = (self._c.llama_token * len(ids))(*ids)
+        return self._run(self._context, self._c.llama_batch_get_one(tokens, len(ids)))
+
+    def _run(self, context: Any, batch: Any) -> float:
+        began = time.perf_counter()
+        if self._c.llama_decode(context, batch) != 0:
+            raise GemletError("llama.cpp could not run a batch")
+        self._c.llama_synchronize(context)
+        return time.perf_counter() - began
+
+
+ENGINES: dict[str, type[Gemlet] | type[LlamaCpp]] = {kind.name: kind for kind in (Gemlet, LlamaCpp)}
+
+
+def check_peer() -> None:
+    """MissingPeerError, which says how to install it, when llama.cpp is not there. Nothing is imported."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        hint = f"CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary {PEER_PACKAGE} {PEER_PACKAGE}"
+        raise MissingPeerError(f"comparing with llama.cpp needs {PEER_PACKAGE}", hint=hint)
+
+
+def random_ids(count: int, seed: int, vocab_size: int = 262_144) -> list[int]:
+    """Tokens from the middle half of a vocabulary: neither control tokens nor bytes."""
+    ids = np.random.default_rng(seed).integers(vocab_size // 4, vocab_size * 3 // 4, count)
+    return [int(token) for token in ids]

@@ -210,8 +210,11 @@ class PageFiles:
     def _do(self, job: _Job) -> None:
         path = self._path(job.key)
         if job.halves is not None and not path.exists():
-            self._make_room(job.nbytes)
-            _write(path, job.key, job.index, job.halves)
+            data = _packed(job.key, job.index, job.halves)
+            self._make_room(sum(len(part) for part in data))
+            with replaced_file(path, durable=False) as file:  # torn by a crash, it is noticed
+                for part in data:
+                    file.write(part)
             self._bad.discard(job.key)
         # A page counts as older than those before it, without which it is of no use.
         stamp = job.at - 1000 * job.index
@@ -281,13 +284,11 @@ def _make_private(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def _write(path: Path, key: bytes, index: int, halves: tuple[Page, Page]) -> None:
+def _packed(key: bytes, index: int, halves: tuple[Page, Page]) -> list[bytes]:
+    """The parts of a page's file."""
     saved = [half.save() for half in halves]
     header = _HEADER.pack(FORMAT.encode(), key, index, PAGE, len(saved[0]), len(saved[1]))
-    with replaced_file(path, durable=False) as file:
-        file.write(header + _digest(header))
-        for half in saved:
-            file.write(half)
+    return [header + _digest(header), *saved]
 
 
 def _read_half(path: Path, key: bytes, index: int, local: bool) -> bytes:

@@ -9,13 +9,15 @@ system drop the files from memory before. Writes benchmarks/results/prefix-*.jso
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -27,6 +29,7 @@ from gemlet.infer.requests import AnswerRequest, Event, Failed, Started, Token
 from gemlet.model.decoder import Decoder
 from gemlet.model.sources import open_source
 from gemlet.model.weights import load_weights
+from gemlet.ops.batch import PAGE, Batch
 from gemlet.store.settings import cache_dir
 from gemlet.types import Sampling
 from results_file import spread, write_result
@@ -54,6 +57,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         times = measure(args.model, Path(folder), args.prefix, args.tail, args.rounds)
+        times |= checks(args.model, args.rounds)
     rows: list[dict[str, Any]] = [
         {"what": what, "seconds": spread(values), "limit": LIMITS.get(what.split(",")[0])}
         for what, values in times.items()
@@ -62,7 +66,7 @@ def main() -> None:
     path = write_result("prefix", rows, models=[args.model], settings=settings)
     for row in rows:
         limit = f", limit {row['limit']:.3f}" if row["limit"] else ""
-        print(f"{row['what']}: {row['seconds']['median']:.4f} s{limit}")
+        print(f"{row['what']}: {row['seconds']['median']:.5f} s{limit}")
     print(path)
 
 
@@ -96,6 +100,29 @@ def from_disk(model: Path, folder: Path, prefix: int, tail: int, seed: int) -> t
     result = first_token(engine, prompt(list(random_ids(prefix, seed=seed)), tail, seed, 9))
     engine.close()
     return result
+
+
+def checks(model: Path, rounds: int) -> dict[str, list[float]]:
+    """What noticing a torn file costs: seconds to check the local half of a page in several ways."""
+    source = open_source(model)
+    decoder = Decoder(source.config, load_weights(source, cache_dir=cache_dir()))
+    state = decoder.new_state()
+    decoder.step(Batch.of([(state, random_ids(PAGE, seed=0))]))
+    data = state.page(0, True).save()
+    ways: dict[str, Callable[[], object]] = {
+        f"{len(data)} bytes restored, with their checksum": lambda: decoder.restore_page(0, True, PAGE, data),
+        f"{len(data)} bytes, crc32": lambda: zlib.crc32(data),
+        f"{len(data)} bytes, sha256": lambda: hashlib.sha256(data).digest(),
+        f"{len(data)} bytes, blake2b": lambda: hashlib.blake2b(data).digest(),
+    }
+    times: dict[str, list[float]] = {what: [] for what in ways}
+    for _ in range(20 * rounds):
+        for what, check_once in ways.items():
+            began = time.perf_counter()
+            check_once()
+            times[what].append(time.perf_counter() - began)
+    decoder.close()
+    return times
 
 
 def open_engine(model: Path, folder: Path) -> Engine:

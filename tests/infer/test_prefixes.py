@@ -38,7 +38,7 @@ def found(prefixes: Prefixes, ids, most: int | None = None) -> int:
 
 
 def test_every_beginning_is_found():
-    prefixes, ids = make(), list(range(8))
+    prefixes, ids = make(), list(range(300))
     read(prefixes, ids)
     for length in range(2, 301):
         assert found(prefixes, ids, length) == length

@@ -21,7 +21,7 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
     """The scripts as modules, imported as they import each other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
-        names = ("results_file", "engines", "speed", "memory", "start")
+        names = ("results_file", "engines", "speed", "memory", "start", "prefix")
         yield {name: importlib.import_module(name) for name in names}
         for name in names:
             sys.modules.pop(name)
@@ -73,6 +73,26 @@ def test_the_first_byte_is_awaited(scripts: dict[str, ModuleType]) -> None:
     assert scripts["start"].first_byte(command) < 0.5
     with pytest.raises(SystemExit):
         scripts["start"].first_byte([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_a_prefix_is_read_once(
+    scripts: dict[str, ModuleType], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = scripts["prefix"]
+    monkeypatch.setattr(
+        prefix, "random_ids", lambda count, seed: [300 + (i + seed) % 300 for i in range(count)]
+    )
+    engine = prefix.open_engine(model, tmp_path)
+    ids = prefix.prompt(list(range(300, 600)), 4, 0, 0)
+    assert prefix.first_token(engine, ids)[1] == 0
+    assert prefix.first_token(engine, ids)[1] == 303
+    engine.close()
+    prefix.drop(tmp_path)
+    seconds, cached = prefix.from_disk(model, tmp_path, 300, 4, 7)
+    assert seconds > 0 and cached == 0  # other ids
+    monkeypatch.setattr(prefix, "prompt", lambda *_: ids)
+    assert prefix.from_disk(model, tmp_path, 300, 4, 0)[1] == 256
+    assert all(min(times) > 0 for times in prefix.checks(model, 1).values())
 
 
 def test_a_result_says_where_it_comes_from(

@@ -50,6 +50,9 @@ _PART_NAME = re.compile(r"\.[0-9a-f]{64}\.page\..*\.part")
 QUEUE_BYTES = 64 * 2**20
 """Pages that may wait to be written. More are not written: a slow disk costs files, not memory or time."""
 
+MOST_JOBS = 4096
+"""Jobs in line, from which on the use of pages is no longer noted."""
+
 FREE_BYTES = 2**30
 """Room that is left on the disk for others."""
 
@@ -161,6 +164,8 @@ class PageFiles:
 
     def used(self, keys: Sequence[bytes]) -> None:
         """Note that the pages of these keys, the first ones of a sequence, were used."""
+        if len(self._jobs) > MOST_JOBS:
+            return  # a disk that hangs
         at = time.time_ns()
         self._put([_Job(key, index, at, None) for index, key in enumerate(keys)])
 

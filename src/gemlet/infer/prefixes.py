@@ -88,7 +88,8 @@ class Prefixes:
 
     When they are too many, what no request has needed for longest goes: a leaf, or the local half of an
     inner page. `nbytes` counts each page once, whether or not running states share it: memory is at most
-    `limit` and the price of what runs. A prefix shorter than `shortest` tokens is not reused.
+    `limit`, the price of what runs, and what waits to be written. A prefix shorter than `shortest` tokens is
+    not reused.
     """
 
     def __init__(
@@ -117,11 +118,14 @@ class Prefixes:
         place.pages = length // PAGE
         node, nodes = self._root(place), []
         for index in range(pages_for(length)):
-            page_ids = tuple(ids[index * PAGE : min((index + 1) * PAGE, length)])
-            complete = len(page_ids) == PAGE
-            key = place.chain.key(index, ids) if complete else id_bytes(page_ids)
-            known = node.children.get(key) if complete else _beginning_with(page_ids, node)
-            node = known or self._add(node, key, page_ids, state.page(index, False))
+            span = slice(index * PAGE, min((index + 1) * PAGE, length))
+            if index < place.pages:
+                key = place.chain.key(index, ids)
+                known = node.children.get(key)
+            else:
+                key = id_bytes(ids[span])
+                known = _beginning_with(tuple(ids[span]), node)
+            node = known or self._add(node, key, tuple(ids[span]), state.page(index, False))
             if node.local_page is None and index >= state.first_page:
                 self._set_local(node, state.page(index, True))
             nodes.append(node)

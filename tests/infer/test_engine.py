@@ -129,6 +129,26 @@ def test_a_prompt_begins_where_another_is_reading(make):
     assert sum(sum(rows) for rows in decoder.steps) == 200 + 8
 
 
+def test_a_failure_to_catch_up_is_of_one_request(make, monkeypatch):
+    decoder = FakeDecoder(max_rows=16)
+    decoder.gate = threading.Event()
+    engine = make(decoder, limits=Limits(16, sequences=2))
+    find, calls = Prefixes.find, []
+
+    def failing(self, place, ids, most):
+        calls.append(len(ids))
+        if len(ids) == 90 and calls.count(90) == 2:
+            raise MemoryError("no room for pages")
+        return find(self, place, ids, most)
+
+    monkeypatch.setattr(Prefixes, "find", failing)
+    running = [Running.submit(engine, answer([2] * length, 1)) for length in (100, 90, 80)]
+    decoder.gate.set()
+    assert isinstance(running[1].wait().error, MemoryError)
+    for index in (0, 2):
+        running[index].wait().check(decoder)
+
+
 def test_a_request_cancelled_before_its_first_row_never_started(make):
     decoder = FakeDecoder(max_rows=16)
     decoder.gate = threading.Event()

@@ -114,10 +114,10 @@ class Worker:
             admitted = self._scheduler.admit()
         for id in admitted:
             self._start(id)
-        self._catch_up()
+        failed = self._catch_up()
         with self._changed:
             chunks = self._scheduler.plan()
-            stuck = not (chunks or admitted or cancelled or self._scheduler.idle)
+            stuck = not (chunks or admitted or cancelled or failed or self._scheduler.idle)
         if stuck:
             raise AssertionError("requests wait, but the scheduler plans nothing")
         if chunks:
@@ -144,8 +144,9 @@ class Worker:
         except Exception as error:
             self._fail(call, error)
 
-    def _catch_up(self) -> None:
-        """Prompts that wait for their first rows begin behind what others have read meanwhile."""
+    def _catch_up(self) -> bool:
+        """Prompts that wait for their first rows begin behind what others have read; whether one failed."""
+        failed = False
         for id, started in list(self._unread.items()):
             sequence = self._sequences[id]
             cached, most = started.cached_tokens, sequence.call.request.reusable
@@ -155,12 +156,14 @@ class Worker:
                 found = self._prefixes.find(sequence.place, sequence.ids, most)
             except Exception as error:
                 self._fail(sequence.call, error)
+                failed = True
                 continue
             if found.state is not None and found.state.length > cached:
                 with self._changed:
                     self._scheduler.skip(id, found.state.length - cached)
                 sequence.state = found.state
                 self._unread[id] = Started(started.at, found.state.length, None)
+        return failed
 
     def _first_sequence(self, call: Call) -> Sequence:
         request, config = call.request, self._decoder.config

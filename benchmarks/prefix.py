@@ -25,6 +25,7 @@ from typing import Any
 from engines import random_ids
 from gemlet.infer.cache import PageFiles
 from gemlet.infer.engine import Engine
+from gemlet.infer.prefixes import Place, Prefixes
 from gemlet.infer.requests import AnswerRequest, Event, Failed, Started, Token
 from gemlet.model.decoder import Decoder
 from gemlet.model.sources import open_source
@@ -57,7 +58,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         times = measure(args.model, Path(folder), args.prefix, args.tail, args.rounds)
-        times |= checks(args.model, args.rounds)
+        times |= parts(args.model, Path(folder), args.prefix, args.rounds)
     rows: list[dict[str, Any]] = [
         {"what": what, "seconds": spread(values), "limit": LIMITS.get(what.split(",")[0])}
         for what, values in times.items()
@@ -102,10 +103,25 @@ def from_disk(model: Path, folder: Path, prefix: int, tail: int, seed: int) -> t
     return result
 
 
-def checks(model: Path, rounds: int) -> dict[str, list[float]]:
+def parts(model: Path, folder: Path, prefix: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of finding a prefix alone, without computing a row behind it, and of checking half a page."""
+    decoder = open_decoder(model)
+    beginning = random_ids(prefix, seed=0)
+    times: dict[str, list[float]] = {"pages alone, disk": [], "pages alone, memory": []}
+    for _ in range(5 * rounds):
+        prefixes = Prefixes(decoder, DISK_BYTES, files=PageFiles(folder, DISK_BYTES))
+        for what in times:
+            began = time.perf_counter()
+            state = prefixes.find(Place(root(model, decoder)), beginning, prefix).state
+            times[what].append(time.perf_counter() - began)
+            check(0 if state is None else state.length, prefix)
+    times |= checks(decoder, rounds)
+    decoder.close()
+    return times
+
+
+def checks(decoder: Decoder, rounds: int) -> dict[str, list[float]]:
     """What noticing a torn file costs: seconds to check the local half of a page in several ways."""
-    source = open_source(model)
-    decoder = Decoder(source.config, load_weights(source, cache_dir=cache_dir()))
     state = decoder.new_state()
     decoder.step(Batch.of([(state, random_ids(PAGE, seed=0))]))
     data = state.page(0, True).save()
@@ -121,15 +137,21 @@ def checks(model: Path, rounds: int) -> dict[str, list[float]]:
             began = time.perf_counter()
             check_once()
             times[what].append(time.perf_counter() - began)
-    decoder.close()
     return times
 
 
 def open_engine(model: Path, folder: Path) -> Engine:
+    decoder = open_decoder(model)
+    return Engine(decoder, prefix_files=PageFiles(folder, DISK_BYTES), prefix_root=root(model, decoder))
+
+
+def open_decoder(model: Path) -> Decoder:
     source = open_source(model)
-    decoder = Decoder(source.config, load_weights(source, cache_dir=cache_dir()))
-    root = f"{model.name} {decoder.instruction_set} {decoder.build}".encode()
-    return Engine(decoder, prefix_files=PageFiles(folder, DISK_BYTES), prefix_root=root)
+    return Decoder(source.config, load_weights(source, cache_dir=cache_dir()))
+
+
+def root(model: Path, decoder: Decoder) -> bytes:
+    return f"{model.name} {decoder.instruction_set} {decoder.build}".encode()
 
 
 def prompt(beginning: list[int], tail: int, seed: int, number: int) -> list[int]:

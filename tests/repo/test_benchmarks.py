@@ -92,7 +92,9 @@ def test_a_prefix_is_read_once(
     assert seconds > 0 and cached == 0  # other ids
     monkeypatch.setattr(prefix, "prompt", lambda *_: ids)
     assert prefix.from_disk(model, tmp_path, 300, 4, 0)[1] == 256
-    assert all(min(times) > 0 for times in prefix.checks(model, 1).values())
+    monkeypatch.setattr(prefix, "random_ids", lambda count, seed: ids[:count])
+    parts = prefix.parts(model, tmp_path, 256, 1)
+    assert len(parts) == 6 and all(min(times) > 0 for times in parts.values())
 
 
 def test_a_result_says_where_it_comes_from(

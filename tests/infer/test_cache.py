@@ -34,8 +34,8 @@ def key(number: int) -> bytes:
     return Chain(b"root").key(0, [number] * PAGE)
 
 
-def put(files: PageFiles, number: int, index: int = 0) -> bytes:
-    assert files.offer(key(number), index, *halves(index, number))
+def put(files: PageFiles, number: int, index: int = 0, at: int | None = None) -> bytes:
+    assert files.offer(key(number), index, at or time.time_ns(), *halves(index, number))
     assert files.flush(20)
     return key(number)
 
@@ -133,16 +133,16 @@ def test_a_failed_write_leaves_nothing_and_breaks_nothing(files, folder, monkeyp
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    assert files.offer(key(1), 0, *halves())
+    assert files.offer(key(1), 0, time.time_ns(), *halves())
     assert files.flush(20)
     assert list(folder.iterdir()) == []
     monkeypatch.undo()
-    assert not files.offer(key(2), 0, *halves())  # not before the allowance has grown again
+    assert not files.offer(key(2), 0, time.time_ns(), *halves())  # not before the allowance has grown again
 
 
 def test_a_nearly_full_disk_is_left_alone(files, folder, monkeypatch):
     monkeypatch.setattr(cache, "FREE_BYTES", 2**70)
-    assert files.offer(key(1), 0, *halves())
+    assert files.offer(key(1), 0, time.time_ns(), *halves())
     assert files.flush(20)
     assert not files.has(key(1))
 
@@ -161,12 +161,15 @@ def test_the_oldest_files_go_when_there_are_too_many_bytes(folder):
     files.close()
 
 
-def test_pages_behind_go_before_those_in_front(files, folder):
+@pytest.mark.parametrize("used", [False, True])
+def test_pages_behind_go_before_those_in_front(files, folder, used):
     """A page is of no use without those before it, so of one prompt the last pages are the oldest."""
+    began = time.time_ns()
     for index in range(10):
-        put(files, index, index)
-    files.used([key(index) for index in range(10)])
-    files.flush(20)
+        put(files, index, index, began)
+    if used:
+        files.used([key(index) for index in range(10)])
+        files.flush(20)
     evict(folder, 5 * FILE_BYTES)
     left = [files.has(key(index)) for index in range(10)]
     assert 0 < sum(left) <= 5 and left == sorted(left, reverse=True)
@@ -174,10 +177,10 @@ def test_pages_behind_go_before_those_in_front(files, folder):
 
 def test_a_process_writes_no_more_than_its_allowance(folder):
     files = PageFiles(folder, 10_000)
-    taken = [files.offer(key(number), 0, *halves()) for number in range(100)]
+    taken = [files.offer(key(number), 0, time.time_ns(), *halves()) for number in range(100)]
     assert sum(taken) == 10_000 // 1024
     files._refilled -= 3600  # an hour later
-    assert files.offer(key(200), 0, *halves())
+    assert files.offer(key(200), 0, time.time_ns(), *halves())
     files.close()
 
 
@@ -185,10 +188,15 @@ def test_a_slow_disk_costs_pages_and_no_memory(folder, monkeypatch):
     monkeypatch.setattr(cache, "QUEUE_BYTES", 3000)
     files = PageFiles(folder, 2**20)
     monkeypatch.setattr(files, "_do", lambda job: time.sleep(0.2))
-    assert [files.offer(key(number), 0, *halves()) for number in range(4)] == [True, True, False, False]
+    assert [files.offer(key(number), 0, time.time_ns(), *halves()) for number in range(4)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     monkeypatch.setattr(cache, "SECONDS_TO_WRITE", 0.0)
     files.close()
-    assert not files.offer(key(5), 0, *halves())
+    assert not files.offer(key(5), 0, time.time_ns(), *halves())
 
 
 def test_what_crashes_left_behind_goes_and_foreign_files_stay(files, folder):
@@ -214,7 +222,7 @@ def busy(folder: Path, seed: int, wrong) -> None:
         number = rng.randrange(16)
         files._allowance = 1e9
         if rng.random() < 0.5:
-            files.offer(key(number), 0, *halves(0, number))
+            files.offer(key(number), 0, time.time_ns(), *halves(0, number))
         elif files.has(key(number)):
             try:
                 if get(files, key(number)) != [*halves(0, number)]:

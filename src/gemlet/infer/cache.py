@@ -149,9 +149,13 @@ class PageFiles:
                 path.unlink()
             raise
 
-    def offer(self, key: bytes, index: int, page: Page, local_page: Page) -> bool:
-        """Have a complete page written; False when it will not be, because too much is."""
-        job = _Job(key, index, time.time_ns(), (page, local_page))
+    def offer(self, key: bytes, index: int, at: int, page: Page, local_page: Page) -> bool:
+        """Have a complete page written; False when it will not be, because too much is.
+
+        at: when its sequence began, `time.time_ns()`: one time for all its pages, so that none counts as
+        used later than those before it, without which it is of no use.
+        """
+        job = _Job(key, index, at, (page, local_page))
         with self._changed:
             now = time.monotonic()
             self._allowance += (now - self._refilled) / 3600 * self._limit
@@ -214,14 +218,13 @@ class PageFiles:
 
     def _do(self, job: _Job) -> None:
         path = self._path(job.key)
-        if job.halves is not None and not path.exists():
+        if job.halves is not None and (job.key in self._bad or not path.exists()):
             data = _packed(job.key, job.index, job.halves)
             self._make_room(sum(len(part) for part in data))
             with replaced_file(path, durable=False) as file:  # torn by a crash, it is noticed
                 for part in data:
                     file.write(part)
             self._bad.discard(job.key)
-        # A page counts as older than those before it, without which it is of no use.
         stamp = job.at - 1000 * job.index
         with suppress(FileNotFoundError):
             os.utime(path, ns=(stamp, stamp))

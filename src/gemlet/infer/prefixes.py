@@ -9,6 +9,7 @@ local layers only those that their window still sees, so the two halves of a nod
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Place:
     def __init__(self, root: bytes = b"", prompt: int = 0) -> None:
         self.chain = Chain(root)
         self.written = prompt // PAGE if prompt >= SHORTEST_ON_DISK else 0
+        self.at = time.time_ns()
         self.pages: int | None = None  # complete ones that have come in; None before the first look
 
 
@@ -130,7 +132,7 @@ class Prefixes:
                 self._set_local(node, state.page(index, True))
             nodes.append(node)
         self._touch(nodes, self._joiner.first_needed_page(length))
-        self._write(nodes[: place.written])
+        self._write(nodes[: place.written], place.at)
         self._evict()
 
     def find(self, place: Place, ids: Sequence[int], most: int) -> Found:
@@ -224,7 +226,7 @@ class Prefixes:
         assert self._files is not None
         return self._files.read(self._joiner, key, index, local)
 
-    def _write(self, nodes: Sequence[_Node]) -> None:
+    def _write(self, nodes: Sequence[_Node], at: int) -> None:
         """Have pages written that are not on disk: in order, since none is of use without those before it."""
         if self._files is None:
             return
@@ -234,7 +236,7 @@ class Prefixes:
                 continue
             if node.page is None or node.local_page is None:
                 return
-            node.on_disk = self._files.offer(node.key, index, node.page, node.local_page)
+            node.on_disk = self._files.offer(node.key, index, at, node.page, node.local_page)
             if not node.on_disk:
                 return
 

@@ -60,6 +60,7 @@ bench: build $(SHAPES)  ## speed and fidelity beside llama.cpp, memory and start
 	for model in $(SHAPES) embedded; do \
 	  .venv/bin/gemlet bench speed -m $$model --against llama.cpp -o benchmarks/results/ || exit 1; done
 	$(PY) benchmarks/fidelity.py --against llama.cpp
+	$(PY) benchmarks/prefix.py .cache/1b-qat.gguf
 	$(MAKE) docs
 
 docs: build  ## write the generated tables and reference

@@ -54,7 +54,7 @@ struct Sequence {
     state.reserve(rows);
     CHECK(state.nbytes() <= KvState::price(state.layout(), state.length() + rows, max_rows));
     for (int i = 0; i < rows; i++) {
-      marks.push_back(static_cast<uint16_t>(1 + random.below(60000)));
+      marks.push_back(static_cast<uint16_t>(1 + random.below(30000)));
       for (int layer = 0; layer < static_cast<int>(state.layout().layers.size()); layer++) write(state, layer, state.length() + i, marks.back());
     }
     state.advance(rows);
@@ -75,10 +75,53 @@ struct Sequence {
   }
 };
 
+struct Pages {
+  std::vector<KvPage> global, local;
+  int first_local = 0;
+
+  // Every page of the global layers, and those of the local ones from `first` on.
+  Pages(const KvState& state, int first) : first_local(first) {
+    const int count = (state.length() + kPagePositions - 1) / kPagePositions;
+    for (int i = 0; i < count; i++) global.push_back(state.shared_page(i, false));
+    for (int i = first; i < count; i++) local.push_back(state.shared_page(i, true));
+  }
+  KvState join(const std::shared_ptr<const KvLayout>& layout, int length) const { return KvState::join(layout, handles(global), handles(local), length); }
+
+  static std::vector<const KvPage*> handles(const std::vector<KvPage>& pages) {
+    std::vector<const KvPage*> all;
+    for (const KvPage& page : pages) all.push_back(&page);
+    return all;
+  }
+};
+
+std::string saved(const KvPage& page) {
+  std::string bytes(static_cast<size_t>(page.saved_bytes()), '\0');
+  page.save(bytes.data());
+  return bytes;
+}
+
+KvPage through_bytes(const KvPage& page) {
+  const std::string bytes = saved(page);
+  const KvPage back = KvPage::restore(page.layout(), page.local(), page.index(), page.rows(), bytes);
+  CHECK(saved(back) == bytes && back.rows() == page.rows());
+  return back;
+}
+
+// The same sequence made of its pages, or of copies of them, of which as many are local as it needs, or as there are.
+KvState through_pages(const std::shared_ptr<const KvLayout>& layout, const KvState& state, bool copied, Random& random) {
+  const int needed = KvState::first_needed_page(state.layout(), state.length());
+  CHECK(state.first_page() <= needed);
+  Pages pages(state, random.below(2) ? needed : state.first_page());
+  if (copied)
+    for (auto* kind : {&pages.global, &pages.local})
+      for (KvPage& page : *kind) page = through_bytes(page);
+  return pages.join(layout, state.length());
+}
+
 void check_history(uint32_t seed) {
   Random random(seed);
   const int max_rows = std::vector<int>{1, 7, 64, 256}[seed % 4], context = 900;
-  const auto layout = small_layout(context);
+  const std::shared_ptr<const KvLayout> layout = small_layout(context);
   std::vector<Sequence> sequences;
   sequences.push_back({KvState(layout), {}});
   std::vector<int> longest{0};
@@ -106,9 +149,9 @@ void check_history(uint32_t seed) {
         }
         break;
       case 4: {
-        const std::string saved = sequence.state.save();
-        sequence.state = KvState::restore(layout, saved);
-        CHECK(sequence.state.save() == saved);
+        const int before = sequence.state.first_page();
+        sequence.state = through_pages(layout, sequence.state, random.below(2), random);
+        if (sequence.state.first_page() > before) longest[at] = std::numeric_limits<int>::max();  // nothing is promised of what was left out
         break;
       }
       case 5:
@@ -158,70 +201,120 @@ void check_limits() {
   for (int positions = 1; positions < 500; positions++) CHECK(KvState::price(*layout, positions, 7) >= KvState::price(*layout, positions - 1, 7));
 }
 
-// Bytes that were not saved by a state of this shape are refused, or make a state that works like any other.
-void try_restore(const std::shared_ptr<KvLayout>& layout, const std::string& bytes) {
-  try {
-    KvState state = KvState::restore(layout, bytes);
-    CHECK(state.length() >= 0 && state.length() <= layout->context);
-    const int rows = std::min(3, layout->context - state.length());
-    state.reserve(rows);
-    for (int layer = 0; layer < static_cast<int>(layout->layers.size()); layer++)
-      for (int i = 0; i < rows; i++) write(state, layer, state.length() + i, 1);
-    state.advance(rows);
-    state.trim(state.length());
-  } catch (const std::invalid_argument&) {
+// A step of any size leaves every page that it completed to be taken, whatever the windows are, and a page taken stays as it was.
+void check_taking_pages() {
+  Random random(9);
+  for (int rows : {1, 50, 64, 256}) {
+    const auto layout = small_layout(1000);
+    Sequence sequence{KvState(layout), {}};
+    std::vector<KvPage> global, local;
+    std::vector<std::string> bytes;
+    while (sequence.state.length() + rows <= 900) {
+      sequence.step(rows, rows, random);
+      for (int i = static_cast<int>(global.size()); i < sequence.state.length() / kPagePositions; i++) {
+        global.push_back(sequence.state.shared_page(i, false));
+        local.push_back(sequence.state.shared_page(i, true));
+        bytes.push_back(saved(global.back()) + saved(local.back()));
+      }
+    }
+    for (size_t i = 0; i < global.size(); i++) CHECK_WITH(saved(global[i]) + saved(local[i]) == bytes[i], rows, i);
+    // Every length within those pages can be gone on from, and the pages do not change when that is done.
+    for (int length = 1; length <= static_cast<int>(global.size()) * kPagePositions; length += length % 61 + 1) {
+      const size_t count = static_cast<size_t>((length + kPagePositions - 1) / kPagePositions), first = static_cast<size_t>(KvState::first_needed_page(*layout, length));
+      std::vector<const KvPage*> all, some;
+      for (size_t i = 0; i < count; i++) all.push_back(&global[i]);
+      for (size_t i = first; i < count; i++) some.push_back(&local[i]);
+      Sequence resumed{KvState::join(layout, all, some, length), std::vector<uint16_t>(sequence.marks.begin(), sequence.marks.begin() + length)};
+      resumed.check(900);
+      resumed.step(std::min(70, 1000 - length), 900, random);
+      resumed.check(900);
+      some.erase(some.begin());
+      CHECK_THROWS(std::invalid_argument, KvState::join(layout, all, some, length));
+    }
+    for (size_t i = 0; i < global.size(); i++) CHECK_WITH(saved(global[i]) + saved(local[i]) == bytes[i], rows, i);
   }
 }
 
-// 70 positions are two pages of 4096 bytes a layer, and the next query of the windowed layer sees only the second. Each layer has five
-// numbers, of which the last two are the first page and how many there are, and then its pages.
-void check_missing_pages(const std::shared_ptr<KvLayout>& layout, const std::string& saved) {
-  const auto with_pages = [&](size_t layer, int32_t first, int32_t count) {
-    std::string bytes = saved;
-    const size_t numbers = 16 + layer * (20 + 2 * 4096) + 12, pages = numbers + 8;
-    std::memcpy(&bytes[numbers], &first, 4);
-    std::memcpy(&bytes[numbers + 4], &count, 4);
-    bytes.erase(pages, 2 * 4096);
-    bytes.insert(pages, static_cast<size_t>(std::max(count, 0)) * 4096, '\1');
-    return bytes;
-  };
-  for (size_t layer : {0, 1}) {
-    CHECK(KvState::restore(layout, with_pages(layer, 0, 2)).length() == 70);
-    for (int32_t first : {-1, -2, 2, 3}) CHECK_THROWS(std::invalid_argument, KvState::restore(layout, with_pages(layer, first, 2 - first)));
-    CHECK_THROWS(std::invalid_argument, KvState::restore(layout, with_pages(layer, 0, 3)));
-  }
-  CHECK(KvState::restore(layout, with_pages(0, 1, 1)).length() == 70);
-  CHECK_THROWS(std::invalid_argument, KvState::restore(layout, with_pages(1, 1, 1)));
+// A page is written to by nobody who does not own it alone: not even the sequence it was taken from.
+void check_shared_last_page() {
+  Random random(10);
+  const auto layout = small_layout(1000);
+  Sequence sequence{KvState(layout), {}};
+  sequence.step(70, 70, random);
+  const Pages pages(sequence.state, 0);
+  const std::string before = saved(pages.global[1]) + saved(pages.local[1]);
+  CHECK(pages.global[1].rows() == 6 && pages.local[0].rows() == kPagePositions);
+  sequence.step(10, 70, random);
+  CHECK(saved(pages.global[1]) + saved(pages.local[1]) == before);
+  CHECK(pages.join(layout, 70).length() == 70);
+  CHECK_THROWS(std::invalid_argument, pages.join(layout, 71));  // not written when the page was taken
+  CHECK(pages.join(layout, 66).length() == 66);
+  CHECK(sequence.state.shared_page(0, false).layer(0) == pages.global[0].layer(0));  // and nothing was copied needlessly
 }
 
+void check_wrong_pages() {
+  Random random(11);
+  const auto layout = small_layout(1000), other = small_layout(1000);
+  Sequence sequence{KvState(layout), {}}, foreign{KvState(other), {}};
+  sequence.step(200, 200, random);
+  foreign.step(200, 200, random);
+  const Pages pages(sequence.state, 0), foreign_pages(foreign.state, 0);
+  CHECK_THROWS(std::out_of_range, sequence.state.shared_page(-1, false));
+  CHECK_THROWS(std::out_of_range, sequence.state.shared_page(4, false));
+  CHECK(pages.join(layout, 200).length() == 200);
+  for (int length : {-1, 0, 64, 192, 201, 257, 1001, std::numeric_limits<int>::max()}) CHECK_THROWS(std::invalid_argument, pages.join(layout, length));
+  for (int i = 0; i < 300; i++) {
+    Pages wrong = pages;
+    std::vector<KvPage>& kind = random.below(2) ? wrong.global : wrong.local;
+    const size_t at = static_cast<size_t>(random.below(4));
+    switch (random.below(5)) {
+      case 0: kind.erase(kind.begin() + static_cast<std::ptrdiff_t>(at)); break;
+      case 1: kind.push_back(kind[at]); break;
+      case 2: kind[at] = kind[(at + 1) % 4]; break;
+      case 3: kind[at] = (&kind == &wrong.global ? pages.local : pages.global)[at]; break;
+      case 4: kind[at] = (&kind == &wrong.global ? foreign_pages.global : foreign_pages.local)[at]; break;
+    }
+    if (wrong.local.size() == 3 && wrong.local[0].index() == 1) continue;  // the window of 100 needs pages from 101 on only
+    CHECK_THROWS(std::invalid_argument, wrong.join(layout, 200));
+  }
+  std::vector<const KvPage*> missing = Pages::handles(pages.global);
+  missing[2] = nullptr;
+  CHECK_THROWS(std::invalid_argument, KvState::join(layout, missing, Pages::handles(pages.local), 200));
+}
+
+// Bytes that were not saved by a page of this shape and place are refused.
 void check_damage() {
   Random random(8);
   auto layout = std::make_shared<KvLayout>();
-  layout->layers = {{1, 1, 1, 3, 1.0f}, {1, 1, 2, 0, 1.0f}};
-  layout->context = std::numeric_limits<int>::max();  // so that nothing but the pages bounds a length
+  layout->layers = {{1, 1, 1, 3, 1.0f}, {1, 1, 2, 0, 1.0f}, {1, 1, 2, 7, 1.0f}};
+  layout->context = std::numeric_limits<int>::max();  // so that nothing but the page bounds a place
   Sequence sequence{KvState(layout), {}};
   sequence.step(70, 70, random);
-  const std::string saved = sequence.state.save();
-  CHECK(KvState::restore(layout, saved).length() == 70);
-  for (size_t i = 0; i < saved.size(); i++)
-    for (int flip : {0x01, 0x80, 0xff}) {
-      std::string bytes = saved;
-      bytes[i] = static_cast<char>(bytes[i] ^ flip);
-      try_restore(layout, bytes);
-      if (i > 512) break;  // of the pages' content one is enough
-    }
-  for (size_t size = 0; size < saved.size(); size++) CHECK_THROWS(std::invalid_argument, KvState::restore(layout, std::string_view(saved).substr(0, size)));
-  CHECK_THROWS(std::invalid_argument, KvState::restore(layout, saved + '\0'));
-  for (int i = 0; i < 3000; i++) {  // the header's numbers, at will
-    std::string bytes = saved;
-    for (int many = random.between(1, 3); many > 0; many--) {
-      const int32_t value = random.below(3) ? random.between(-2, 200) : static_cast<int32_t>(random.bits());
-      std::memcpy(&bytes[8 + 4 * static_cast<size_t>(random.below(7))], &value, 4);
-    }
-    try_restore(layout, bytes);
+  const std::string bytes = saved(sequence.state.shared_page(1, true));
+  const auto restore = [&](const std::string& data, bool local = true, int index = 1, int rows = 6) { return KvPage::restore(layout, local, index, rows, data); };
+  CHECK(restore(bytes).rows() == 6);
+  for (size_t i = 0; i < bytes.size(); i++) {
+    std::string changed = bytes;
+    changed[i] = static_cast<char>(changed[i] ^ (1 << random.below(8)));
+    CHECK_THROWS(std::invalid_argument, restore(changed));
+    changed = bytes;
+    std::fill(changed.begin() + static_cast<std::ptrdiff_t>(i), changed.end(), '\0');  // as after a crash before the data were written
+    if (changed != bytes) CHECK_THROWS(std::invalid_argument, restore(changed));
+    if (i % 64 == 0) CHECK_THROWS(std::invalid_argument, restore(bytes.substr(0, i)));
   }
-  CHECK_THROWS(std::invalid_argument, KvState::restore(small_layout(1000), saved));
-  check_missing_pages(layout, saved);
+  CHECK_THROWS(std::invalid_argument, restore(bytes + '\0'));
+  CHECK_THROWS(std::invalid_argument, restore(std::string()));
+  for (int value : {-1, 0, 2, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) CHECK_THROWS(std::invalid_argument, restore(bytes, true, value));
+  for (int value : {-1, 0, 5, 7, 65, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) CHECK_THROWS(std::invalid_argument, restore(bytes, true, 1, value));
+  CHECK_THROWS(std::invalid_argument, restore(bytes, false));
+
+  // What is no number would reach rows that may not see it: refused even with a checksum that fits.
+  for (uint16_t value : {0x7c00, 0xfc00, 0x7e01}) {
+    const KvPage page = through_bytes(sequence.state.shared_page(1, true));
+    page.layer(1).get()[77] = value;
+    const std::string changed = saved(page);
+    CHECK_THROWS(std::invalid_argument, restore(changed));
+  }
 }
 
 }  // namespace
@@ -230,5 +323,8 @@ int main() {
   for (uint32_t seed = 0; seed < 40; seed++) check_history(seed);
   check_sharing();
   check_limits();
+  check_taking_pages();
+  check_shared_last_page();
+  check_wrong_pages();
   check_damage();
 }

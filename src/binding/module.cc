@@ -135,9 +135,20 @@ void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const st
   self.program->run(step);
 }
 
-nb::bytes save_state(const KvState& state) {
-  const std::string data = state.save();
-  return nb::bytes(data.data(), data.size());
+nb::object save_page(const KvPage& page) {
+  nb::object bytes = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(page.saved_bytes())));
+  if (!bytes.is_valid()) throw nb::python_error();
+  char* const to = PyBytes_AsString(bytes.ptr());
+  nb::gil_scoped_release unlocked;
+  page.save(to);
+  return bytes;
+}
+
+KvPage restore_page(const BoundProgram& self, bool local, int index, int rows, nb::handle data) {
+  const Array bytes(data, "B", "page");
+  const std::string_view view(bytes.data<char>(), static_cast<size_t>(bytes.count()));
+  nb::gil_scoped_release unlocked;
+  return KvPage::restore(self.layout, local, index, rows, view);
 }
 
 int row_top_k(const BoundProgram& self, nb::handle row, nb::handle ids, nb::handle values) {
@@ -177,14 +188,22 @@ NB_MODULE(_native, m) {
       .def_prop_ro("nbytes", &KvState::nbytes)
       .def("copy", [](const KvState& state) { return KvState(state); })
       .def("trim", &KvState::trim)
-      .def("save", &save_state);
+      .def_prop_ro("first_page", &KvState::first_page)
+      .def("page", &KvState::shared_page);
+
+  nb::class_<KvPage>(m, "Page")
+      .def_prop_ro("rows", &KvPage::rows)
+      .def_prop_ro("nbytes", [](const KvPage& page) { return page.nbytes(); })
+      .def("save", &save_page);
 
   nb::class_<BoundProgram>(m, "Program")
       .def("__init__", &init_program)
       .def_prop_ro("instruction_set", [](const BoundProgram& p) { return std::string(p.program->kernels().name); })
       .def_prop_ro("threads", [](const BoundProgram& p) { return p.program->threads(); })
       .def("new_state", [](const BoundProgram& p) { return KvState(p.layout); })
-      .def("restore", [](const BoundProgram& p, const nb::bytes& data) { return KvState::restore(p.layout, std::string_view(data.c_str(), data.size())); })
+      .def("first_needed_page", [](const BoundProgram& p, int length) { return KvState::first_needed_page(*p.layout, length); })
+      .def("restore", &restore_page)
+      .def("join", [](const BoundProgram& p, const std::vector<const KvPage*>& global, const std::vector<const KvPage*>& local, int length) { return KvState::join(p.layout, global, local, length); })
       .def("price", [](const BoundProgram& p, int positions, int rows) { return KvState::price(*p.layout, positions, rows); })
       .def("step", &run_step)
       .def("top_k", &row_top_k)

@@ -42,6 +42,7 @@ def test_values_of_each_kind_come_back(capsys: pytest.CaptureFixture[str]) -> No
     for key, text, value in (
         ("history", "no", False),
         ("cache_limit", "5GB", 5 * 10**9),
+        ("prefix_cache", "0", 0),
         ("weights", "int8", "int8"),
     ):
         assert main(["config", "set", key, text]) == 0
@@ -85,6 +86,6 @@ def test_path_and_table(capsys: pytest.CaptureFixture[str], folders: Path) -> No
     assert main(["config"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "model", "weights", "context", "threads", "cache_limit", "offline", "history",
+        "model", "weights", "context", "threads", "prefix_cache", "cache_limit", "offline", "history",
     ]  # fmt: skip
     assert all(line.endswith("default") for line in lines)

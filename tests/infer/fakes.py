@@ -15,10 +15,11 @@ import numpy as np
 
 from gemlet.errors import StateError
 from gemlet.model.config import ModelConfig
-from gemlet.ops.batch import Batch, StepOutput
+from gemlet.ops.batch import PAGE, Batch, StepOutput, pages_for
 
 BOS, STOP, END_OF_TURN = 2, 1, 3
 SLACK = 8
+WINDOW = 100  # positions before a page that its local half has to reach back
 HIDDEN = 4
 
 
@@ -55,8 +56,32 @@ class FakeState:
             raise StateError(f"cannot trim to {length}")
         self.ids = self.ids[:length]
 
+    @property
+    def first_page(self) -> int:
+        return max(0, self.longest - SLACK - WINDOW) // PAGE
+
+    def page(self, index: int, local: bool) -> FakePage:
+        if not 0 <= index < pages_for(self.length) or (local and index < self.first_page):
+            raise StateError(f"page {index} is not held")
+        return FakePage(index, local, self.ids[index * PAGE : (index + 1) * PAGE])
+
+
+@dataclass(frozen=True)
+class FakePage:
+    """The ids of a page, in each half."""
+
+    index: int
+    local: bool
+    ids: tuple[int, ...]
+    nbytes: int = 8 * PAGE
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
     def save(self) -> bytes:
-        return json.dumps([self.ids, self.longest]).encode()
+        body = json.dumps([self.index, self.local, self.ids]).encode().ljust(1000)
+        return hashlib.blake2b(body, digest_size=8).digest() + body
 
 
 def logits_after(ids: tuple[int, ...], vocab_size: int, stop_bias: float = 0.0) -> np.ndarray:
@@ -80,6 +105,7 @@ class FakeDecoder:
     delay: float = 0.0
     stop_bias: float = 0.0
     instruction_set: str = "fake"
+    build: str = "1"
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -91,9 +117,26 @@ class FakeDecoder:
     def new_state(self) -> FakeState:
         return FakeState()
 
-    def restore(self, data: bytes) -> FakeState:
-        ids, longest = json.loads(data)
-        return FakeState(tuple(ids), longest)
+    def first_needed_page(self, length: int) -> int:
+        return max(0, length - WINDOW) // PAGE
+
+    def join(self, pages: list[FakePage], local_pages: list[FakePage], length: int) -> FakeState:
+        first = len(pages) - len(local_pages)
+        assert len(pages) == pages_for(length) and 0 <= first <= self.first_needed_page(length)
+        for i, page in [*enumerate(pages), *enumerate(local_pages, first)]:
+            assert page.index == i and page.ids[: length - i * PAGE] == pages[i].ids[: length - i * PAGE]
+        assert not any(page.local for page in pages) and all(page.local for page in local_pages)
+        ids = tuple(id for page in pages for id in page.ids)[:length]
+        assert len(ids) == length
+        return FakeState(ids)
+
+    def restore_page(self, index: int, local: bool, rows: int, data: bytes) -> FakePage:
+        if hashlib.blake2b(data[8:], digest_size=8).digest() != data[:8]:
+            raise StateError("altered")
+        page = FakePage(*(tuple(x) if isinstance(x, list) else x for x in json.loads(data[8:])))
+        if (page.index, page.local, page.rows) != (index, local, rows):
+            raise StateError("another page")
+        return page
 
     def kv_bytes(self, positions: int) -> int:
         return 16 * positions

@@ -15,6 +15,7 @@ from gemlet.errors import (
     QueueFullError,
 )
 from gemlet.infer.engine import Engine
+from gemlet.infer.prefixes import Place, Prefixes
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
 from gemlet.types import Sampling
@@ -103,21 +104,70 @@ def test_a_whole_prompt_seen_before_computes_one_row(make):
     assert again.tokens == first.tokens
 
 
-def test_prefix_too_far_back_is_a_miss_with_its_reason(make):
+def test_a_prompt_is_found_behind_which_others_went_on(make):
     engine = make()
-    ids = list(range(2, 32))
-    Running.submit(engine, answer(ids, 30, stop_ids=frozenset())).wait()  # the state is 29 tokens further
-    missed = Running.submit(engine, answer(ids, 3)).wait()
-    assert missed.started.cached_tokens == 0
-    assert "of 29 shared tokens the local layers keep too little" in missed.started.cache_miss_reason
-
-
-def test_a_long_prompt_keeps_a_state_of_its_own(make):
-    decoder = FakeDecoder()
-    engine = make(decoder)
     ids = [2 + i % 30 for i in range(130)]
-    Running.submit(engine, answer(ids, 30, stop_ids=frozenset())).wait()
-    assert Running.submit(engine, answer(ids, 3)).wait().started.cached_tokens == 129
+    Running.submit(engine, answer(ids, 100, stop_ids=frozenset())).wait()
+    for length in (130, 129, 128, 100, 64, 5):
+        again = Running.submit(engine, answer(ids[:length], 3)).wait()
+        assert again.started.cached_tokens == length - 1
+        again.check(FakeDecoder())
+
+
+def test_a_prompt_begins_where_another_is_reading(make):
+    """Both are admitted at once; the second one waits for rows, and computes none that the first has."""
+    decoder = FakeDecoder(max_rows=16)
+    decoder.gate = threading.Event()
+    engine = make(decoder, limits=Limits(16, sequences=4))
+    ids = [2 + i % 30 for i in range(200)]
+    pair = [Running.submit(engine, answer(ids, 1)) for _ in range(2)]
+    decoder.gate.set()
+    for running in pair:
+        running.wait().check(decoder)
+    assert [running.started.cached_tokens for running in pair] == [0, 192]
+    assert pair[1].started.cache_miss_reason is None
+    assert sum(sum(rows) for rows in decoder.steps) == 200 + 8
+
+
+def test_a_failure_to_catch_up_is_of_one_request(make, monkeypatch):
+    decoder = FakeDecoder(max_rows=16)
+    decoder.gate = threading.Event()
+    engine = make(decoder, limits=Limits(16, sequences=2))
+    find, calls = Prefixes.find, []
+
+    def failing(self, place, ids, most):
+        calls.append(len(ids))
+        if len(ids) == 90 and calls.count(90) == 2:
+            raise MemoryError("no room for pages")
+        return find(self, place, ids, most)
+
+    monkeypatch.setattr(Prefixes, "find", failing)
+    running = [Running.submit(engine, answer([2] * length, 1)) for length in (100, 90, 80)]
+    decoder.gate.set()
+    assert isinstance(running[1].wait().error, MemoryError)
+    for index in (0, 2):
+        running[index].wait().check(decoder)
+
+
+def test_a_request_cancelled_before_its_first_row_never_started(make):
+    decoder = FakeDecoder(max_rows=16)
+    decoder.gate = threading.Event()
+    engine = make(decoder, limits=Limits(16, sequences=4))
+    first, second = (Running.submit(engine, answer([2] * length, 1)) for length in (100, 90))
+    second.ticket.cancel()
+    decoder.gate.set()
+    assert second.wait().started is None and second.ended == {0: "cancelled"}
+    first.wait().check(decoder)
+
+
+def test_roots_share_nothing():
+    """As with another adapter: the same ids, other bits."""
+    decoder = FakeDecoder()
+    prefixes = Prefixes(decoder, 2**20, 2)
+    state = FakeState(tuple(range(100)))
+    prefixes.register(Place(b"one"), state.ids, state, end=True)
+    assert prefixes.find(Place(b"two"), state.ids, 99).reason == "no earlier request shares the beginning"
+    assert prefixes.find(Place(b"one"), state.ids, 99).state.length == 99
 
 
 def test_reuse_switched_off_says_so(make):

@@ -7,11 +7,14 @@ import random
 import numpy as np
 import pytest
 
+from gemlet.infer import prefixes
+from gemlet.infer.cache import PageFiles
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
+from gemlet.ops.batch import PAGE
 from gemlet.types import Sampling
 from tests.infer.naive import Running, assert_outputs_equal
 from tests.synthetic import tiny_config, write_tiny_gguf
@@ -53,16 +56,24 @@ def check_equal(got: Running, alone: Running) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_chunks_neighbours_prefixes_threads_and_cancellations(weights, seed):
+def test_chunks_neighbours_prefixes_threads_restarts_and_cancellations(weights, seed, tmp_path, monkeypatch):
+    monkeypatch.setattr(prefixes, "SHORTEST_ON_DISK", PAGE)
     rng = random.Random(seed)
     asked = requests(rng)
     quiet = Engine(Decoder(CONFIG, weights, threads=1), limits=Limits(256, sequences=1), prefix_bytes=0)
     alone = [Running.submit(quiet, request).wait() for request in asked]
     quiet.close()
-    limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
-    busy = Engine(Decoder(CONFIG, weights, threads=2), limits=limits, shortest_prefix=2)
     cached = 0
     for start in range(0, len(asked), 8):
+        if start in (0, 16):  # anew, with nothing but the files of the one before
+            limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
+            busy = Engine(
+                Decoder(CONFIG, weights, threads=rng.choice([1, 2])),
+                limits=limits,
+                shortest_prefix=2,
+                prefix_bytes=rng.choice([2**16, 2**28]),
+                prefix_files=PageFiles(tmp_path, 2**28),
+            )
         together = [Running.submit(busy, request) for request in asked[start : start + 8]]
         for running in together:
             if rng.random() < 0.2:
@@ -70,5 +81,6 @@ def test_chunks_neighbours_prefixes_threads_and_cancellations(weights, seed):
         for running, expected in zip(together, alone[start : start + 8], strict=True):
             check_equal(running.wait(), expected)
             cached += running.started.cached_tokens if running.started else 0
-    busy.close()
+        if start != 0:
+            busy.close()
     assert cached > 0  # prefixes were really reused

@@ -18,6 +18,7 @@ from gemlet.ops.batch import Batch, State
 from gemlet.ops.operations import Program
 from gemlet.ops.reference import ReferenceExecutor
 from tests.packing import packed_weights
+from tests.states import restore, save
 from tests.synthetic import tiny_config, tiny_weights
 
 CONFIG = tiny_config(layers=6, sliding_window=16, context_length=300)
@@ -69,25 +70,28 @@ def test_a_step_without_outputs_still_fills_the_state(decoder: Decoder) -> None:
 def test_states_are_copied_trimmed_saved_and_restored(decoder: Decoder) -> None:
     state = decoder.new_state()
     feed(decoder, state, IDS[:100])
-    twin, saved = state.copy(), state.save()
+    twin, saved = state.copy(), save(state)
     expected = feed(decoder, state, IDS[100:130])
     assert (state.length, twin.length) == (130, 100)
     np.testing.assert_allclose(feed(decoder, twin, IDS[100:130]), expected, atol=1e-4)
-    np.testing.assert_allclose(feed(decoder, decoder.restore(saved), IDS[100:130]), expected, atol=1e-4)
+    np.testing.assert_allclose(feed(decoder, restore(decoder, saved), IDS[100:130]), expected, atol=1e-4)
     twin.trim(110)
     np.testing.assert_allclose(feed(decoder, twin, IDS[110:130]), expected, atol=1e-4)
 
 
 def test_a_state_forgets_and_says_so(decoder: Decoder) -> None:
     state = decoder.new_state()
-    feed(decoder, state, IDS[:300])
+    feed(decoder, state, IDS[:295])
+    feed(decoder, state, IDS[295:300])
     for impossible in (0, 301, -1):
         with pytest.raises(StateError):
             state.trim(impossible)
+    with pytest.raises(StateError, match="page 0"):
+        state.page(0, True)
     state.trim(300 - 64)
     assert state.length == 236
     with pytest.raises(StateError):
-        decoder.restore(b"not a state at all, but long enough to look at")
+        decoder.restore_page(0, False, 64, b"not a page at all, but long enough to look at")
 
 
 def test_a_state_never_holds_more_than_its_price(decoder: Decoder) -> None:
@@ -148,11 +152,17 @@ def test_wrong_steps_are_refused(decoder: Decoder) -> None:
 
 def test_a_state_of_another_executor_is_refused() -> None:
     reference, native = (Decoder(CONFIG, WEIGHTS, executor=name) for name in ("reference", "native"))
+    states = {decoder: decoder.new_state() for decoder in (reference, native)}
+    for decoder, state in states.items():
+        feed(decoder, state, IDS[:3])
+    saved = {decoder: save(state) for decoder, state in states.items()}
     for one, other in ((reference, native), (native, reference)):
         with pytest.raises(StateError):
             one.step(Batch.of([(other.new_state(), [1])]))
         with pytest.raises(StateError):
-            one.restore(other.new_state().save())
+            restore(one, saved[other])
+        with pytest.raises(StateError, match="another"):
+            one.join([states[other].page(0, False)], [states[other].page(0, True)], 3)
 
 
 def test_unknown_executors_are_refused() -> None:

@@ -21,6 +21,7 @@ from gemlet.ops.operations import CacheLayer, Program
 from gemlet.ops.packed import layout
 from gemlet.ops.record import OUTPUTS, ROWS, Op
 from tests.packing import packed_weights
+from tests.states import restore, save
 from tests.synthetic import tiny_config, tiny_weights
 
 SETS = [name for name in ("portable", "avx2", "avx512") if _native.instruction_set(name)]
@@ -363,7 +364,7 @@ def test_states_go_back_branch_and_return_bit_by_bit(isa: str, monkeypatch: pyte
         if choice == 0 and len(states) < 4:
             states.append(state.copy())
         elif choice == 1:
-            states[states.index(state)] = decoder.restore(state.save())
+            states[states.index(state)] = restore(decoder, save(state))
         elif choice == 2:
             state.trim(max(0, state.length - rng.randrange(60)))
         else:
@@ -380,10 +381,17 @@ def test_damaged_states_are_refused() -> None:
     decoder = Decoder(config, weights)
     state = decoder.new_state()
     all_logits(decoder, state, IDS[:30])
-    saved = state.save()
-    for damaged in (b"", saved[:-1], saved + b"\0", b"x" + saved[1:], saved[: len(saved) // 2]):
+    page = state.page(0, False)
+    saved = page.save()
+    changed = bytearray(saved)
+    changed[len(saved) // 2] ^= 1
+    half = len(saved) // 2
+    for damaged in (b"", saved[:-1], saved + b"\0", b"x" + saved[1:], saved[:half], bytes(changed)):
         with pytest.raises(StateError):
-            decoder.restore(damaged)
+            decoder.restore_page(0, False, 30, damaged)
+    for index, local, rows in ((1, False, 30), (0, True, 30), (0, False, 31), (-1, False, 30), (0, False, 0)):
+        with pytest.raises(StateError):
+            decoder.restore_page(index, local, rows, saved)
     with pytest.raises(StateError):
         state.trim(31)
-    assert decoder.restore(saved).length == 30
+    assert decoder.restore_page(0, False, 30, saved).save() == saved

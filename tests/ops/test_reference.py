@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 
 import numpy as np
 import pytest
@@ -12,11 +10,12 @@ from numpy.typing import NDArray
 
 from gemlet.errors import InvalidRequestError, StateError
 from gemlet.formats.tensors import Tensor
-from gemlet.ops.batch import Batch
+from gemlet.ops.batch import PAGE, Batch
 from gemlet.ops.operations import CacheLayer, Program
 from gemlet.ops.packed import Packed, pack, unpack
 from gemlet.ops.reference import ReferenceExecutor, ReferenceOperations
 from gemlet.ops.reference_state import SLACK, ReferenceState
+from tests.states import restore, save
 
 FLOAT = np.dtype(np.float32)
 ONE_ROUNDING = 2.0**-23
@@ -178,7 +177,7 @@ def content(state: ReferenceState, layer: int) -> tuple[int, list[float]]:
 @pytest.mark.parametrize("length", [0, 1, 68, 69, 300])
 def test_local_layers_forget_and_the_price_is_known_before(executor: ReferenceExecutor, length: int) -> None:
     state = filled(executor, length)
-    first = max(0, length - 4 - SLACK)
+    first = max(0, length - 4 - SLACK) // PAGE * PAGE
     assert content(state, 0) == (first, list(range(first, length)))
     assert content(state, 1) == (0, list(range(length)))
     assert state.nbytes == executor.kv_bytes(length) == (length + length - first) * 2 * 8 * 4
@@ -187,11 +186,11 @@ def test_local_layers_forget_and_the_price_is_known_before(executor: ReferenceEx
 def test_trim_goes_back_as_far_as_the_slack(executor: ReferenceExecutor) -> None:
     state = filled(executor, 300)
     with pytest.raises(StateError):
-        state.trim(300 - SLACK - 1)
+        state.trim(195)  # needs position 191; the page of 300 - 4 - SLACK begins at 192
     assert state.length == 300
     state.trim(300 - SLACK)
     assert state.length == 236
-    assert content(state, 0) == (232, [232, 233, 234, 235])
+    assert content(state, 0) == (192, list(range(192, 236)))
     with pytest.raises(StateError):
         state.trim(237)
     with pytest.raises(StateError):
@@ -212,62 +211,69 @@ def test_a_copy_does_not_follow(executor: ReferenceExecutor) -> None:
     assert content(other, 1) == (0, list(range(20)))
 
 
-@pytest.mark.parametrize("length", [0, 5, 300])
+@pytest.mark.parametrize("length", [0, 5, 64, 300])
 def test_restore_undoes_save(executor: ReferenceExecutor, length: int) -> None:
     state = filled(executor, length)
-    other = executor.restore(state.save())
+    other = restore(executor, save(state))
     assert other.length == length
     assert [content(other, layer) for layer in range(2)] == [content(state, layer) for layer in range(2)]
-    assert other.save() == state.save()
+    assert save(other) == save(state)
 
 
 def test_a_trimmed_state_is_saved_as_it_is(executor: ReferenceExecutor) -> None:
     state = filled(executor, 300)
-    state.trim(240)
-    assert content(executor.restore(state.save()), 0) == content(state, 0)
+    state.trim(258)
+    other = restore(executor, save(state))
+    assert [content(other, layer) for layer in range(2)] == [content(state, layer) for layer in range(2)]
 
 
-def with_header(data: bytes, **changes: object) -> bytes:
-    magic, version, size = struct.unpack_from("<16sII", data)
-    header = json.loads(data[24 : 24 + size]) | changes
-    text = json.dumps(header).encode()
-    return struct.pack("<16sII", magic, version, len(text)) + text + data[24 + size :]
+def test_pages_that_are_not_held_are_refused(executor: ReferenceExecutor) -> None:
+    state = filled(executor, 300)
+    for index, local in ((-1, False), (5, False), (0, True), (state.first_page - 1, True)):
+        with pytest.raises(StateError):
+            state.page(index, local)
+
+
+def test_a_state_needs_all_its_pages(executor: ReferenceExecutor) -> None:
+    state = filled(executor, 100)
+    pages, local_pages = ([state.page(i, local) for i in range(2)] for local in (False, True))
+    assert executor.first_needed_page(100) == 1
+    assert executor.join(pages, local_pages[1:], 100).length == 100
+    assert content(executor.join(pages, local_pages, 90), 1) == (0, list(range(90)))
+    for some, some_local, length in (
+        (pages[:1], local_pages, 100),
+        (pages, [], 100),
+        (pages, local_pages, 101),
+        (pages, local_pages, -1),
+        (pages, local_pages, 64),
+        (pages[::-1], local_pages, 100),
+        (local_pages, pages, 100),
+    ):
+        with pytest.raises(StateError):
+            executor.join(some, some_local, length)
 
 
 def test_foreign_bytes_are_refused(executor: ReferenceExecutor) -> None:
-    data = filled(executor, 100).save()
-    assert executor.restore(with_header(data)).length == 100
-    wrong = [
-        b"",
-        b"\0" * 100,
-        data[:-1],
-        data + b"\0",
-        data[:20],
-        data[:60],
-        b"X" + data[1:],
-        data[:16] + b"\2" + data[17:],
-        with_header(data, length=101),
-        with_header(data, length=-1),
-        with_header(data, length=True),
-        with_header(data, length=10**18),
-        with_header(data, first=[97, 0]),
-        with_header(data, first=[32, 1]),
-        with_header(data, first=[-1, 0]),
-        with_header(data, first=[32]),
-        with_header(data, first="32"),
-        with_header(data, type="float16"),
-        with_header(data, layers=[[2, 4, 5]]),
-        with_header(data, more=1),
-    ]
-    for bad in wrong:
+    data = filled(executor, 100).page(1, False).save()
+    assert executor.restore_page(1, False, 36, data).save() == data
+    for bad in (b"", b"\0" * 100, data[:-1], data + b"\0", data[:20], b"X" + data[1:], data[:-1] + b"X"):
         with pytest.raises(StateError):
-            executor.restore(bad)
+            executor.restore_page(1, False, 36, bad)
+    for place in ((0, False, 36), (1, True, 36), (1, False, 35)):
+        with pytest.raises(StateError):
+            executor.restore_page(*place, data)
 
 
 def test_a_state_of_another_shape_is_refused(executor: ReferenceExecutor) -> None:
     other = ReferenceExecutor(Program(lambda ops: None, (CacheLayer(1, 4, 5),), 10, 4096, 256))
+    state, rows = other.new_state(), np.ones((3, 4), np.float32)
+    state.store(0, rows, rows)
+    state.advance(3)
+    page = state.page(0, True)
     with pytest.raises(StateError):
-        executor.restore(other.new_state().save())
+        executor.restore_page(0, True, 3, page.save())
+    with pytest.raises(StateError):
+        executor.join([filled(executor, 3).page(0, False)], [page], 3)
     with pytest.raises(StateError):
         executor.step(Batch.of([(other.new_state(), [1])]))
 

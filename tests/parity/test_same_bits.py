@@ -15,6 +15,7 @@ from gemlet.ops.batch import Batch, State
 from tests.packing import packed_weights
 from tests.parity.oracle import rounding_tolerance
 from tests.parity.real import Real
+from tests.states import restore, save
 from tests.synthetic import tiny_config, tiny_weights
 
 Float32 = NDArray[np.float32]
@@ -115,9 +116,9 @@ def through_copy(decoder: Decoder, state: State) -> State:
 
 def through_bytes(decoder: Decoder, state: State) -> State:
     """Saved, and restored after the decoder has done something else."""
-    data = state.save()
+    data = save(state)
     feed(decoder, [1] * 30, 30)
-    return decoder.restore(data)
+    return restore(decoder, data)
 
 
 def through_trim(decoder: Decoder, state: State) -> State:
@@ -185,7 +186,7 @@ def test_states(tiny: Tiny, length: int, detour: Detour) -> None:
 def test_a_state_saved_under_other_threads(tiny: Tiny) -> None:
     state = tiny.one.new_state()
     feed(tiny.one, IDS[:100], 64, state=state)
-    assert_same(feed(tiny.two, IDS, 50, state=tiny.two.restore(state.save())), tiny.expected, 100)
+    assert_same(feed(tiny.two, IDS, 50, state=restore(tiny.two, save(state))), tiny.expected, 100)
 
 
 def test_the_comparison_notices_one_bit(tiny: Tiny) -> None:

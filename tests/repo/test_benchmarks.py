@@ -9,19 +9,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from gemlet.evaluate.record import spread
 from tests.repo.sources import ROOT
+from tests.synthetic import tiny_config, write_tiny_gguf
+
+NAMES = ("results_file", "prefix")
 
 
 @pytest.fixture
-def results() -> Iterator[ModuleType]:
-    """benchmarks/results_file.py, imported as the scripts import it."""
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """The scripts of benchmarks/ as modules, imported as they import each other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
-        yield importlib.import_module("results_file")
-        sys.modules.pop("results_file")
+        yield {name: importlib.import_module(name) for name in NAMES}
+        for name in NAMES:
+            sys.modules.pop(name)
+
+
+@pytest.fixture
+def results(scripts: dict[str, ModuleType]) -> ModuleType:
+    return scripts["results_file"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_tiny_gguf(path, tiny_config(context_length=4096), np.random.default_rng(0), "Q4_0")
+    return path
 
 
 @pytest.fixture
@@ -30,6 +47,28 @@ def tables() -> Iterator[ModuleType]:
         patch.syspath_prepend(str(ROOT / "scripts"))
         yield importlib.import_module("readme_tables")
         sys.modules.pop("readme_tables")
+
+
+def test_a_prefix_is_read_once(
+    scripts: dict[str, ModuleType], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = scripts["prefix"]
+    monkeypatch.setattr(
+        prefix, "random_ids", lambda count, seed: [300 + (i + seed) % 300 for i in range(count)]
+    )
+    engine = prefix.open_engine(model, tmp_path)
+    ids = prefix.prompt(list(range(300, 600)), 4, 0, 0)
+    assert prefix.first_token(engine, ids)[1] == 0
+    assert prefix.first_token(engine, ids)[1] == 303
+    engine.close()
+    prefix.drop(tmp_path)
+    seconds, cached = prefix.from_disk(model, tmp_path, 300, 4, 7)
+    assert seconds > 0 and cached == 0  # other ids
+    monkeypatch.setattr(prefix, "prompt", lambda *_: ids)
+    assert prefix.from_disk(model, tmp_path, 300, 4, 0)[1] == 256
+    monkeypatch.setattr(prefix, "random_ids", lambda count, seed: ids[:count])
+    parts = prefix.parts(model, tmp_path, 256, 1)
+    assert len(parts) == 6 and all(min(times) > 0 for times in parts.values())
 
 
 def test_a_result_says_where_it_comes_from(

@@ -81,6 +81,20 @@ def test_prefix_reuse_and_neighbours_change_no_bit(model):
     assert warm[0].manifest == cold[0].manifest
 
 
+def test_long_prompts_are_kept_for_the_next_start_unless_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = tiny_config(context_length=512)
+    write_tiny_gguf(tmp_path / "long.gguf", config, np.random.default_rng(0), "Q4_0")
+    ids = [2, *range(300, 620)]
+    cached = []
+    for limit in ("1GiB", "1GiB", "0"):
+        monkeypatch.setenv("GEMLET_PREFIX_CACHE", limit)
+        with gemlet.load(tmp_path / "long.gguf") as opened:
+            cached.append(opened.generate(ids, max_tokens=2).usage.cached_tokens)
+    assert cached == [0, len(ids) // 64 * 64, 0]
+    assert len(list((tmp_path / "cache/gemlet/prefixes").iterdir())) == len(ids) // 64
+
+
 def test_base_model(tmp_path):
     write_tiny_gguf(tmp_path / "base.gguf", CONFIG, np.random.default_rng(0))
     with gemlet.load(tmp_path / "base.gguf", threads=1) as base:

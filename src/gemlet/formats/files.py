@@ -43,9 +43,10 @@ def map_file(path: str | Path, at_least: int = 1) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+def replaced_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` at the end, whole and on disk, or never.
 
+    Without `durable` nothing waits for the disk: after a crash of the machine the file may be torn.
     Processes that write the same path at once do not meet: each has a file of its own, the last one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,8 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         with suppress(OSError):

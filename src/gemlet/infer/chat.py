@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gemlet.errors import ConversationError, InvalidRequestError
 from gemlet.infer.answer import Answer, Prepared
+from gemlet.infer.cache import PageFiles, root_key
 from gemlet.infer.engine import PREFIX_BYTES, Engine, Ticket
 from gemlet.infer.options import (
     Defaults,
@@ -60,6 +61,7 @@ class Model:
         notices: tuple[str, ...] = (),
         limits: Limits | None = None,
         prefix_bytes: int = PREFIX_BYTES,
+        prefix_files: PageFiles | None = None,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.manifest = manifest
@@ -68,7 +70,14 @@ class Model:
         self.reference = reference
         self.notices = notices
         self.tokenizer = tokenizer
-        self._engine = Engine(decoder, context=context, limits=limits, prefix_bytes=prefix_bytes)
+        self._engine = Engine(
+            decoder,
+            context=context,
+            limits=limits,
+            prefix_bytes=prefix_bytes,
+            prefix_files=prefix_files,
+            prefix_root=root_key(manifest, decoder.build),
+        )
         self.context = self._engine.context
         self._defaults = Defaults(sampling, self.config.stop_ids, self.context, self.config.vocab_size)
 

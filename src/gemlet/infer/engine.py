@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
+from gemlet.infer.cache import PageFiles
 from gemlet.infer.prefixes import Prefixes
 from gemlet.infer.requests import AnswerRequest, Request, Sink
 from gemlet.infer.sample import check_sampling, check_seed
@@ -15,7 +16,7 @@ from gemlet.infer.scheduler import Limits
 from gemlet.infer.worker import Decoder, Worker
 
 PREFIX_BYTES = 256 * 2**20
-"""Memory for the states of finished requests, unless the engine is told otherwise."""
+"""Memory for pages of earlier requests, unless the engine is told otherwise."""
 
 MAX_CHOICES = 128
 SECONDS_TO_STOP = 10.0
@@ -36,8 +37,9 @@ class Ticket:
 class Engine:
     """Runs requests on a decoder, many at a time. Safe to use from several threads. Owns the decoder.
 
-    `context`: positions a request may take, the model's by default. `prefix_bytes`: memory for states of
-    finished requests, 0 for no reuse; a prefix shorter than `shortest_prefix` tokens is computed again.
+    `context`: positions a request may take, the model's by default. `prefix_bytes`: memory for pages of
+    earlier requests, 0 for no reuse; a prefix shorter than `shortest_prefix` tokens is computed again.
+    `prefix_files`: pages on disk, under keys that begin with `prefix_root`: all that changes a state's bits.
     """
 
     def __init__(
@@ -48,12 +50,15 @@ class Engine:
         limits: Limits | None = None,
         prefix_bytes: int = PREFIX_BYTES,
         shortest_prefix: int = 16,
+        prefix_files: PageFiles | None = None,
+        prefix_root: bytes = b"",
     ) -> None:
         self._decoder = decoder
         self.context = context or decoder.config.context_length
         self._process = os.getpid()
         limits = limits or Limits(step_rows=decoder.max_rows)
-        self._worker = Worker(decoder, limits, Prefixes(prefix_bytes, shortest_prefix))
+        prefixes = Prefixes(decoder, prefix_bytes, shortest_prefix, prefix_files)
+        self._worker = Worker(decoder, limits, prefixes, prefix_root)
         # A daemon, so that a forgotten model does not keep the program from ending. The finalizer stops it
         # when the engine is collected or the interpreter ends: the thread holds the worker, not the engine.
         thread = threading.Thread(target=self._worker.run, name="gemlet-engine", daemon=True)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gemlet.infer.prefixes import Place
 from gemlet.infer.requests import AnswerRequest, Event, Outputs, PromptRequest, Request, Sink, Token
 from gemlet.infer.sample import Alternatives, Ranking, Sampler, logprob
 from gemlet.ops.batch import State
@@ -18,10 +19,11 @@ Row = NDArray[np.float32]
 class Call:
     """A request on its way through the engine, with the choices that have not ended."""
 
-    def __init__(self, id: int, request: Request, price: int, sink: Sink) -> None:
+    def __init__(self, id: int, request: Request, price: int, sink: Sink, root: bytes = b"") -> None:
         self.id = id
         self.request = request
         self.price = price
+        self.root = root  # what changes the bits of its states besides the ids
         self.open = set(range(request.n if isinstance(request, AnswerRequest) else 1))
         self.deaf = False
         self._sink = sink
@@ -67,6 +69,7 @@ class AnswerSequence:
         self.request = request
         self.index = index
         self.ids = list(request.ids)
+        self.place = Place(call.root, len(request.ids))
         self.state: State | None = None
         self.source: SharedState | None = None
         self._ranking = ranking
@@ -116,6 +119,7 @@ class PromptSequence:
         self.call = call
         self.request = request
         self.ids = list(request.ids[: request.rows])
+        self.place = Place(call.root)
         self.state: State | None = None
         self._ranking = ranking
         self._scored = request.scored

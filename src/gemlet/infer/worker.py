@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from gemlet.errors import GemletError, ModelClosedError
-from gemlet.infer.prefixes import Prefixes
+from gemlet.infer.prefixes import PageJoiner, Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
@@ -19,20 +19,19 @@ from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Se
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
-SNAPSHOT_ROWS = 128
-"""Newly computed prompt rows from which on the prompt's own state is kept, for a second answer to it."""
-
 WIDE_CHUNK = 64
 """Rows a step takes of a prompt that wants logits of many: one row of logits is a mebibyte."""
 
 
-class Decoder(Ranking, Protocol):
+class Decoder(Ranking, PageJoiner, Protocol):
     """What the engine needs of `model.decoder.Decoder`."""
 
     @property
     def config(self) -> ModelConfig: ...
     @property
     def max_rows(self) -> int: ...
+    @property
+    def build(self) -> str: ...
     def new_state(self) -> State: ...
     def step(self, batch: Batch) -> StepOutput: ...
     def kv_bytes(self, positions: int) -> int: ...
@@ -42,9 +41,10 @@ class Decoder(Ranking, Protocol):
 class Worker:
     """Owns the decoder and every sequence. `run` is the loop, its other methods are for other threads."""
 
-    def __init__(self, decoder: Decoder, limits: Limits, prefixes: Prefixes) -> None:
+    def __init__(self, decoder: Decoder, limits: Limits, prefixes: Prefixes, root: bytes = b"") -> None:
         self._decoder = decoder
         self._prefixes = prefixes
+        self._root = root
         self._changed = threading.Condition()  # guards the scheduler, _calls and what follows
         self._scheduler = Scheduler(limits)
         self._calls: dict[int, Call] = {}
@@ -52,7 +52,8 @@ class Worker:
         self._stopping = False
         self._broken: Exception | None = None
         self._ids = itertools.count()
-        self._sequences: dict[int, Sequence] = {}  # the thread's own
+        self._sequences: dict[int, Sequence] = {}  # the thread's own, as what follows
+        self._unread: dict[int, Started] = {}  # admitted prompts of which no row is computed yet
 
     def submit(self, request: Request, sink: Sink) -> int:
         """Put a request in line; its id. Raises when the line is full or the loop has ended."""
@@ -63,7 +64,7 @@ class Worker:
                 raise GemletError(f"the engine has stopped: {self._broken!r}", hint="load the model again")
             if self._stopping:
                 raise ModelClosedError("the model is closed", hint="load it again")
-            call = Call(next(self._ids), request, price, sink)
+            call = Call(next(self._ids), request, price, sink, self._root)
             chunk = WIDE_CHUNK if wide else None
             self._scheduler.submit(Job(call.id, request.rows, price, request.priority, chunk))
             self._calls[call.id] = call
@@ -97,6 +98,7 @@ class Worker:
             self._broken = error
         finally:
             self._end_everything()
+            self._prefixes.close()
             self._decoder.close()
 
     def _turn(self) -> bool:
@@ -112,9 +114,10 @@ class Worker:
             admitted = self._scheduler.admit()
         for id in admitted:
             self._start(id)
+        failed = self._catch_up()
         with self._changed:
             chunks = self._scheduler.plan()
-            stuck = not (chunks or admitted or cancelled or self._scheduler.idle)
+            stuck = not (chunks or admitted or cancelled or failed or self._scheduler.idle)
         if stuck:
             raise AssertionError("requests wait, but the scheduler plans nothing")
         if chunks:
@@ -132,14 +135,35 @@ class Worker:
             if sequence.source is not None:
                 sequence.state, sequence.source = sequence.source.take(), None
                 return
-            found = self._prefixes.find(sequence.ids, call.request.reusable)
+            at = time.perf_counter()
+            found = self._prefixes.find(sequence.place, sequence.ids, call.request.reusable)
             sequence.state = found.state or self._decoder.new_state()
-            cached = sequence.state.length
             with self._changed:
-                self._scheduler.skip(id, cached)
-            call.emit(Started(time.perf_counter(), cached, found.reason))
+                self._scheduler.skip(id, sequence.state.length)
+            self._unread[id] = Started(at, sequence.state.length, found.reason)
         except Exception as error:
             self._fail(call, error)
+
+    def _catch_up(self) -> bool:
+        """Prompts that wait for their first rows begin behind what others have read; whether one failed."""
+        failed = False
+        for id, started in list(self._unread.items()):
+            sequence = self._sequences[id]
+            cached, most = started.cached_tokens, sequence.call.request.reusable
+            try:
+                if not self._prefixes.longer(sequence.place, sequence.ids, most, cached):
+                    continue
+                found = self._prefixes.find(sequence.place, sequence.ids, most)
+            except Exception as error:
+                self._fail(sequence.call, error)
+                failed = True
+                continue
+            if found.state is not None and found.state.length > cached:
+                with self._changed:
+                    self._scheduler.skip(id, found.state.length - cached)
+                sequence.state = found.state
+                self._unread[id] = Started(started.at, found.state.length, None)
+        return failed
 
     def _first_sequence(self, call: Call) -> Sequence:
         request, config = call.request, self._decoder.config
@@ -155,6 +179,9 @@ class Worker:
         running = [(self._sequences[chunk.id], chunk.rows) for chunk in chunks]
         spans = [(sequence, _length(sequence), rows) for sequence, rows in running]
         wanted = [sequence.wanted(start, rows) for sequence, start, rows in spans]
+        for sequence, _ in running:
+            if (started := self._unread.pop(sequence.id, None)) is not None:
+                sequence.call.emit(started)
         try:
             output = self._decoder.step(_batch(spans, wanted))
         except Exception as error:
@@ -169,6 +196,8 @@ class Worker:
                 continue  # another choice of the same request failed in this step
             try:
                 self._receive(sequence, of_logits, of_hidden)
+                if sequence.state is not None:
+                    self._prefixes.register(sequence.place, sequence.ids, sequence.state)
             except Exception as error:
                 self._fail(sequence.call, error)
             if sequence.call.deaf:
@@ -193,8 +222,6 @@ class Worker:
         """The prompt is read: every choice takes its first token from one row, and a copy of the state."""
         call, request, state = first.call, first.request, first.state
         assert state is not None
-        if len(first.ids) >= SNAPSHOT_ROWS:
-            self._prefixes.keep(first.ids, state.copy())
         choices = [
             first if i == 0 else AnswerSequence(next(self._ids), call, request, i, self._decoder)
             for i in sorted(call.open)
@@ -230,14 +257,15 @@ class Worker:
         self._close_call(sequence.call)
 
     def _retire(self, sequence: Sequence, keep: bool = True) -> None:
-        """Take a sequence out; its state may serve a later prompt."""
+        """Take a sequence out; the pages of its state may serve a later prompt."""
         del self._sequences[sequence.id]
+        self._unread.pop(sequence.id, None)
         with self._changed:
             self._scheduler.remove(sequence.id)
         if sequence.source is not None:
             sequence.source.leave()
-        if keep and sequence.state is not None and sequence.state.length > 0:
-            self._prefixes.keep(sequence.ids[: sequence.state.length], sequence.state)
+        if keep and sequence.state is not None:
+            self._prefixes.register(sequence.place, sequence.ids, sequence.state, end=True)
         sequence.state = sequence.source = None
 
     def _cancel(self, id: int, index: int | None) -> None:

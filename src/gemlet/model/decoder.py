@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
 from gemlet.model.config import ModelConfig
-from gemlet.ops.batch import Batch, State, StepOutput
+from gemlet.ops.batch import Batch, Page, State, StepOutput
 from gemlet.ops.native import NativeExecutor
 from gemlet.ops.operations import CacheLayer, Executor, Operations, Program
 from gemlet.ops.reference import ReferenceExecutor
@@ -121,13 +121,30 @@ class Decoder:
     def activation_type(self) -> str:
         return self._running().activation_type
 
+    @property
+    def build(self) -> str:
+        """Identifies the compiled code that runs: another build may give other bits."""
+        return self._running().build
+
     def new_state(self) -> State:
         """An empty sequence."""
         return self._running().new_state()
 
-    def restore(self, data: bytes) -> State:
-        """The state that `State.save` turned into bytes; StateError when they do not fit this decoder."""
-        return self._running().restore(data)
+    def first_needed_page(self, length: int) -> int:
+        """The first page of which a sequence of that length needs the local layers to go on."""
+        return self._running().first_needed_page(length)
+
+    def join(self, pages: Sequence[Page], local_pages: Sequence[Page], length: int) -> State:
+        """The sequence of `length` positions in these pages; StateError when they are others.
+
+        pages: of the global layers, from page 0 on. local_pages: of the local layers, which end where
+        `pages` do and begin with `first_needed_page(length)` or an earlier one.
+        """
+        return self._running().join(pages, local_pages, length)
+
+    def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> Page:
+        """The page that `Page.save` turned into bytes; StateError when they are altered or do not fit."""
+        return self._running().restore_page(index, local, rows, data)
 
     def step(self, batch: Batch) -> StepOutput:
         """Run at most `max_rows` rows and advance the states of `batch`. A step that raises advances none."""

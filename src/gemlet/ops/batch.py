@@ -13,6 +13,32 @@ from gemlet.errors import InvalidRequestError
 
 Int32 = NDArray[np.int32]
 
+PAGE = 64
+"""Positions of a page: page i of a sequence holds [64 i, 64 i + 64), the last one perhaps fewer."""
+
+
+def pages_for(positions: int) -> int:
+    """Pages that so many positions begin."""
+    return -(-positions // PAGE)
+
+
+class Page(Protocol):
+    """The keys and values of one page in the local layers of a sequence, or in the global ones.
+
+    It never changes; where it can, it shares its memory with the states it came from and goes to.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Positions written, from the page's first on."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory, whoever else shares them."""
+
+    def save(self) -> bytes:
+        """The page as bytes for `Decoder.restore_page`, with a checksum of content and place."""
+
 
 class State(Protocol):
     """The keys and values of one sequence. Made and understood by one executor only."""
@@ -31,8 +57,12 @@ class State(Protocol):
     def trim(self, length: int) -> None:
         """Forget every position from `length` on. StateError when that is further back than what is kept."""
 
-    def save(self) -> bytes:
-        """The state as bytes for `Decoder.restore`."""
+    @property
+    def first_page(self) -> int:
+        """The first page that every local layer still holds; the global ones hold all."""
+
+    def page(self, index: int, local: bool) -> Page:
+        """What the local, or the global, layers hold of a page. StateError where they do not."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 from gemlet import machine
 from gemlet.errors import ConfigError, InvalidRequestError, StateError
 from gemlet.ops import _native
-from gemlet.ops.batch import Batch, StepOutput
+from gemlet.ops.batch import Batch, Page, StepOutput
 from gemlet.ops.operations import Float32, Program
 from gemlet.ops.packed import Packed
 from gemlet.ops.record import Recorder, lower
@@ -22,6 +26,24 @@ FORMATS = ("i4", "i8", "i4m", "i8m", "i8h", "f32", "f16", "bf16")
 
 MOST_THREADS = 256
 """What the native library accepts."""
+
+
+class NativePage:
+    """A page of a sequence, whose memory it shares."""
+
+    def __init__(self, page: Any) -> None:
+        self.native = page
+
+    @property
+    def rows(self) -> int:
+        return cast(int, self.native.rows)
+
+    @property
+    def nbytes(self) -> int:
+        return cast(int, self.native.nbytes)
+
+    def save(self) -> bytes:
+        return cast(bytes, self.native.save())
 
 
 class NativeState:
@@ -48,8 +70,15 @@ class NativeState:
         except IndexError as error:
             raise StateError(str(error)) from None
 
-    def save(self) -> bytes:
-        return cast(bytes, self.native.save())
+    @property
+    def first_page(self) -> int:
+        return cast(int, self.native.first_page)
+
+    def page(self, index: int, local: bool) -> NativePage:
+        try:
+            return NativePage(self.native.page(index, local))
+        except IndexError as error:
+            raise StateError(str(error)) from None
 
 
 class NativeExecutor:
@@ -98,12 +127,28 @@ class NativeExecutor:
     def threads(self) -> int:
         return cast(int, self._program.threads)
 
+    @property
+    def build(self) -> str:
+        return build_sha256()
+
     def new_state(self) -> NativeState:
         return NativeState(self._program.new_state())
 
-    def restore(self, data: bytes) -> NativeState:
+    def first_needed_page(self, length: int) -> int:
+        return cast(int, self._program.first_needed_page(length))
+
+    def join(self, pages: Sequence[Page], local_pages: Sequence[Page], length: int) -> NativeState:
+        both = [[p.native for p in kind if isinstance(p, NativePage)] for kind in (pages, local_pages)]
+        if len(both[0]) + len(both[1]) != len(pages) + len(local_pages):
+            raise StateError("a page belongs to another executor")
         try:
-            return NativeState(self._program.restore(data))
+            return NativeState(self._program.join(*both, length))
+        except ValueError as error:
+            raise StateError(str(error)) from None
+
+    def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> NativePage:
+        try:
+            return NativePage(self._program.restore(local, index, rows, data))
         except ValueError as error:
             raise StateError(str(error)) from None
 
@@ -154,6 +199,12 @@ class NativeExecutor:
 
     def close(self) -> None:
         self._program = None
+
+
+@functools.cache
+def build_sha256() -> str:
+    """The hash of the compiled library's file."""
+    return hashlib.sha256(Path(_native.__file__).read_bytes()).hexdigest()
 
 
 def choose_instruction_set() -> str:

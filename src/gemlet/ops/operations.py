@@ -7,14 +7,14 @@ is never known to the forward pass, so nothing in it can depend on values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.ops.batch import Batch, State, StepOutput
+from gemlet.ops.batch import Batch, Page, State, StepOutput
 from gemlet.ops.packed import Packed
 
 Float32 = NDArray[np.float32]
@@ -113,11 +113,25 @@ class Executor(Protocol):
     def activation_type(self) -> str:
         """What the inputs of products with quantised weights are rounded to, such as "float32"."""
 
+    @property
+    def build(self) -> str:
+        """Identifies the compiled code that runs: another build may give other bits."""
+
     def new_state(self) -> State:
         """An empty sequence."""
 
-    def restore(self, data: bytes) -> State:
-        """The state that `State.save` turned into bytes. StateError when they do not fit the program."""
+    def first_needed_page(self, length: int) -> int:
+        """The first page of which a sequence of that length needs the local layers to go on."""
+
+    def join(self, pages: Sequence[Page], local_pages: Sequence[Page], length: int) -> State:
+        """The sequence of `length` positions in these pages. StateError when they are others.
+
+        pages: of the global layers, from page 0 on. local_pages: of the local layers, which end where
+        `pages` do and begin with the first needed one or an earlier one.
+        """
+
+    def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> Page:
+        """The page that `Page.save` turned into bytes. StateError when they are altered or do not fit."""
 
     def step(self, batch: Batch) -> StepOutput:
         """Run the rows of `batch` and advance its states. A step that raises advances none."""

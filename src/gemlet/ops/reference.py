@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.errors import InvalidRequestError, StateError
-from gemlet.ops.batch import Batch, StepOutput
+from gemlet.ops.batch import Batch, Page, StepOutput
 from gemlet.ops.operations import CacheLayer, Float32, Program, Rows
 from gemlet.ops.packed import Packed, unpack
-from gemlet.ops.reference_state import ReferenceState
+from gemlet.ops.reference_state import Place, ReferencePage, ReferenceState, first_needed_page, join
 
 CacheType = Literal["float32", "float16"]
 
@@ -110,6 +110,7 @@ class ReferenceExecutor:
     """
 
     instruction_set = "numpy"
+    build = np.__version__
     activation_type = "float32"
     operations = ReferenceOperations
 
@@ -135,8 +136,14 @@ class ReferenceExecutor:
     def new_state(self) -> ReferenceState:
         return ReferenceState(self._program.layers, self._dtype)
 
-    def restore(self, data: bytes) -> ReferenceState:
-        return ReferenceState.restore(data, self._program.layers, self._dtype)
+    def first_needed_page(self, length: int) -> int:
+        return first_needed_page(self._program.layers, length)
+
+    def join(self, pages: Sequence[Page], local_pages: Sequence[Page], length: int) -> ReferenceState:
+        return join(self._program.layers, self._dtype, pages, local_pages, length)
+
+    def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> ReferencePage:
+        return ReferencePage.restore(self._program.layers, self._dtype, Place(index, local, rows), data)
 
     def step(self, batch: Batch) -> StepOutput:
         for state in batch.states:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.errors import StateError
+from gemlet.ops.batch import PAGE, Page, pages_for
 from gemlet.ops.operations import CacheLayer, Float32
 
 SLACK = 64
 """Positions a local layer keeps beyond its window: as far back as a state can always be trimmed."""
 
-_MAGIC = b"gemlet-kv-numpy\0"
-_VERSION = 1
-_PREFIX = struct.Struct("<16sII")
+_CHECKSUM_BYTES = 16
 
 
 class ReferenceState:
@@ -36,8 +36,8 @@ class ReferenceState:
 
     @staticmethod
     def first_kept(layer: CacheLayer, length: int) -> int:
-        """The first position that a layer of a state of that length has to keep."""
-        return 0 if layer.window is None else max(0, length - (layer.window - 1) - SLACK)
+        """The first position that a layer of a state of that length has to keep: a page's first."""
+        return 0 if layer.window is None else max(0, length - (layer.window - 1) - SLACK) // PAGE * PAGE
 
     @property
     def length(self) -> int:
@@ -80,35 +80,25 @@ class ReferenceState:
         if not 0 <= length <= self._length:
             raise StateError(f"cannot trim a state of {self._length} positions to {length}")
         for layer, first in zip(self._layers, self._first, strict=True):
-            if first > self._last_first(layer, length):
+            if first > self.last_first(layer, length):
                 raise StateError(f"cannot trim to {length}: a layer keeps nothing before position {first}")
         self._length = length
         self._cut()
 
-    def save(self) -> bytes:
-        header = json.dumps(self._header()).encode()
-        arrays = [array.tobytes() for pair in zip(self._keys, self._values, strict=True) for array in pair]
-        return b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(header)), header, *arrays])
+    @property
+    def first_page(self) -> int:
+        return max((pages_for(first) for first in self._first), default=0)
 
-    @classmethod
-    def restore(cls, data: bytes, layers: tuple[CacheLayer, ...], dtype: np.dtype[Any]) -> ReferenceState:
-        """The inverse of `save`. StateError for bytes of another kind, version, shape, type or length."""
-        header, offset = _read_header(data)
-        state = cls(layers, dtype)
-        length, first = header.get("length"), header.get("first")
-        state._length = length if type(length) is int else -1
-        state._first = first if isinstance(first, list) and all(type(f) is int for f in first) else []
-        if header != state._header():
-            raise StateError("saved state: it belongs to another model or cache type")
-        if not state._is_consistent():
-            raise StateError("saved state: the positions it names do not fit each other")
-        for index, layer in enumerate(layers):
-            shape = (state._length - state._first[index], layer.kv_heads * layer.head_dim)
-            state._keys[index], offset = _read_array(data, offset, shape, dtype)
-            state._values[index], offset = _read_array(data, offset, shape, dtype)
-        if offset != len(data):
-            raise StateError(f"saved state: {len(data) - offset} bytes too many")
-        return state
+    def page(self, index: int, local: bool) -> ReferencePage:
+        start, end = index * PAGE, min((index + 1) * PAGE, self._length)
+        if not 0 <= start < end or (local and index < self.first_page):
+            raise StateError(f"a state of {self._length} positions does not hold page {index}")
+        arrays = []
+        for number, layer in enumerate(self._layers):
+            if (layer.window is not None) == local:
+                rows = slice(start - self._first[number], end - self._first[number])
+                arrays += [self._keys[number][rows].copy(), self._values[number][rows].copy()]
+        return ReferencePage(self._layers, self._dtype, Place(index, local, end - start), tuple(arrays))
 
     def _cut(self) -> None:
         for index, layer in enumerate(self._layers):
@@ -119,50 +109,110 @@ class ReferenceState:
             self._values[index] = self._values[index][kept].copy()
             self._first[index] = first
 
-    def _is_consistent(self) -> bool:
-        return (
-            self._length >= 0
-            and len(self._first) == len(self._layers)
-            and all(
-                0 <= first <= self._last_first(layer, self._length)
-                for layer, first in zip(self._layers, self._first, strict=True)
-            )
-        )
-
     @staticmethod
-    def _last_first(layer: CacheLayer, length: int) -> int:
+    def last_first(layer: CacheLayer, length: int) -> int:
         """The latest position a layer may begin at so that the next token sees its whole window."""
         return 0 if layer.window is None else max(0, length - (layer.window - 1))
 
-    def _header(self) -> dict[str, Any]:
-        return {
-            "length": self._length,
-            "first": self._first,
-            "type": self._dtype.name,
-            "layers": [[layer.kv_heads, layer.head_dim, layer.window] for layer in self._layers],
-        }
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page belongs: which one of the sequence, in which layers, and how many positions it holds."""
+
+    index: int
+    local: bool
+    rows: int
 
 
-def _read_header(data: bytes) -> tuple[dict[str, Any], int]:
-    if len(data) < _PREFIX.size:
-        raise StateError("saved state: too short")
-    magic, version, size = _PREFIX.unpack_from(data)
-    if magic != _MAGIC or version != _VERSION:
-        raise StateError("saved state: not one that this executor and version wrote")
-    try:
-        header = json.loads(data[_PREFIX.size : _PREFIX.size + size])
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise StateError("saved state: the header cannot be read")
-    return header, _PREFIX.size + size
+class ReferencePage:
+    """Keys and values [rows, kv_heads * head_dim] of each layer of a kind, in the order of the layers."""
+
+    def __init__(
+        self,
+        layers: tuple[CacheLayer, ...],
+        dtype: np.dtype[Any],
+        place: Place,
+        arrays: tuple[NDArray[Any], ...],
+    ) -> None:
+        self.place = place
+        self.arrays = arrays
+        self._shape = _shape(layers, dtype)
+
+    @property
+    def rows(self) -> int:
+        return self.place.rows
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+    def fits(self, layers: tuple[CacheLayer, ...], dtype: np.dtype[Any]) -> bool:
+        """Whether the page is of a state of that shape and type."""
+        return self._shape == _shape(layers, dtype)
+
+    def save(self) -> bytes:
+        body = b"".join(array.tobytes() for array in self.arrays)
+        return _checksum(self._shape, self.place, body) + body
+
+    @classmethod
+    def restore(
+        cls, layers: tuple[CacheLayer, ...], dtype: np.dtype[Any], place: Place, data: bytes | memoryview
+    ) -> ReferencePage:
+        """The inverse of `save`. StateError for bytes of another shape, type or place, or altered ones."""
+        body = bytes(data[_CHECKSUM_BYTES:])
+        kind = [layer for layer in layers if (layer.window is not None) == place.local]
+        size = 2 * place.rows * sum(layer.kv_heads * layer.head_dim for layer in kind) * dtype.itemsize
+        expected = _checksum(_shape(layers, dtype), place, body)
+        if len(body) != size or bytes(data[:_CHECKSUM_BYTES]) != expected:
+            raise StateError("saved page: it was altered, or belongs elsewhere")
+        arrays, at = [], 0
+        for width in [layer.kv_heads * layer.head_dim for layer in kind for _ in ("keys", "values")]:
+            arrays.append(np.frombuffer(body, dtype, place.rows * width, at).reshape(-1, width))
+            at += arrays[-1].nbytes
+        return cls(layers, dtype, place, tuple(arrays))
 
 
-def _read_array(
-    data: bytes, offset: int, shape: tuple[int, int], dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], int]:
-    count = shape[0] * shape[1]
-    end = offset + count * dtype.itemsize
-    if end > len(data):
-        raise StateError(f"saved state: {len(data)} bytes where at least {end} belong")
-    return np.frombuffer(data, dtype, count, offset).reshape(shape).copy(), end
+def first_needed_page(layers: tuple[CacheLayer, ...], length: int) -> int:
+    """The first page of which a sequence of that length needs the local layers to go on."""
+    local = [layer for layer in layers if layer.window is not None]
+    return min([pages_for(length), *(ReferenceState.last_first(layer, length) // PAGE for layer in local)])
+
+
+def join(
+    layers: tuple[CacheLayer, ...],
+    dtype: np.dtype[Any],
+    pages: Sequence[Page],
+    local_pages: Sequence[Page],
+    length: int,
+) -> ReferenceState:
+    """The sequence of `length` positions in these pages. StateError when they are not all it needs."""
+    count = pages_for(length)
+    first = count - len(local_pages)
+    if length < 0 or len(pages) != count or not 0 <= first <= first_needed_page(layers, length):
+        raise StateError("a sequence lacks pages")
+    state = ReferenceState(layers, dtype)
+    state._length = length
+    for local, start, kind in ((False, 0, pages), (True, first, local_pages)):
+        arrays = []
+        for index, page in enumerate(kind, start):
+            if not isinstance(page, ReferencePage) or not page.fits(layers, dtype):
+                raise StateError("a page belongs to another model or executor")
+            rows = min(PAGE, length - index * PAGE)
+            if (page.place.index, page.place.local) != (index, local) or page.rows < rows:
+                raise StateError(f"page {index} does not belong there")
+            arrays.append([array[:rows] for array in page.arrays])
+        numbers = [i for i, layer in enumerate(layers) if (layer.window is not None) == local]
+        for i, number in enumerate(numbers):
+            state._first[number] = min(start * PAGE, length)
+            if arrays:
+                state._keys[number] = np.concatenate([page[2 * i] for page in arrays])
+                state._values[number] = np.concatenate([page[2 * i + 1] for page in arrays])
+    return state
+
+
+def _shape(layers: tuple[CacheLayer, ...], dtype: np.dtype[Any]) -> tuple[object, ...]:
+    return dtype.name, *((layer.kv_heads, layer.head_dim, layer.window) for layer in layers)
+
+
+def _checksum(shape: tuple[object, ...], place: Place, body: bytes) -> bytes:
+    return hashlib.blake2b(repr((shape, place)).encode() + body, digest_size=_CHECKSUM_BYTES).digest()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelFileError
+from gemlet.infer.cache import PageFiles
 from gemlet.infer.chat import Model
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Loaded
@@ -71,8 +73,18 @@ def load(
         has_chat_format=loaded.facts.chat_template is not None,
         context=limit,
         reference=found.reference,
+        prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
         notices=(*found.notices, *loaded.facts.corrections, *loaded.notes),
     )
+
+
+def prefix_dir() -> Path:
+    """Folder of the pages of prompts."""
+    return cache_dir() / "prefixes"
+
+
+def _prefix_files(limit: int) -> PageFiles | None:
+    return PageFiles(prefix_dir(), limit) if limit else None
 
 
 def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Decoder) -> Manifest:

@@ -77,6 +77,7 @@ KEYS: dict[str, _Key] = {
     "weights": _Key(_weights, "auto", "type the weights are computed in"),
     "context": _Key(_count, None, "positions a request may take (default: the model's limit)"),
     "threads": _Key(_count, None, "compute threads (default: chosen from the machine)"),
+    "prefix_cache": _Key(_bytes, 2 * 2**30, "bytes of read prompts kept on disk for later runs; 0: none"),
     "cache_limit": _Key(_bytes, 20 * 10**9, "bytes the cache folder may hold"),
     "offline": _Key(_switch, False, "never use the network"),
     "history": _Key(_switch, True, "keep conversations of `gemlet chat`"),

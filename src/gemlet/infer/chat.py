@@ -24,6 +24,7 @@ from gemlet.infer.options import (
 from gemlet.infer.requests import PromptRequest, Sink
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.scoring import TextOrIds, as_score, read_prompts, score_request
+from gemlet.infer.speculate import Speculator
 from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
 from gemlet.infer.worker import Decoder
 from gemlet.model.config import ModelConfig
@@ -60,6 +61,7 @@ class Model:
         notices: tuple[str, ...] = (),
         limits: Limits | None = None,
         prefix_bytes: int = PREFIX_BYTES,
+        speculator: Speculator | None = None,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.manifest = manifest
@@ -68,7 +70,9 @@ class Model:
         self.reference = reference
         self.notices = notices
         self.tokenizer = tokenizer
-        self._engine = Engine(decoder, context=context, limits=limits, prefix_bytes=prefix_bytes)
+        self._engine = Engine(
+            decoder, context=context, limits=limits, prefix_bytes=prefix_bytes, speculator=speculator
+        )
         self.context = self._engine.context
         self._defaults = Defaults(sampling, self.config.stop_ids, self.context, self.config.vocab_size)
 

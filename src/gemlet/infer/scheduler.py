@@ -6,12 +6,14 @@ and then, one at a time (more with drafts), the rows of its answer. The policy:
 - answers first: every sequence that is answering gets its rows in every step, so none stalls;
 - then prompts, in the order they were admitted, in chunks that fill the step; beside running answers a chunk
   is smaller, so that a long prompt costs them little time;
+- drafts take what is left: no answer's row and no row of a prompt gives way to a guess;
 - waiting jobs are admitted by priority and then by arrival; a job that others overtake rises, so none
   starves. The one at the head waits for a free place and free memory, and nothing passes it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemlet.errors import InvalidRequestError, QueueFullError
@@ -59,6 +61,15 @@ class Chunk:
 
     id: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The next step before it is planned: who answers, rows of prompts beside them, rows left for drafts."""
+
+    answering: tuple[int, ...]
+    beside: int
+    room: int
 
 
 @dataclass
@@ -150,12 +161,29 @@ class Scheduler:
             raise InvalidRequestError(f"cannot skip {rows} of {sequence.pending} rows")
         sequence.pending -= rows
 
-    def plan(self) -> tuple[Chunk, ...]:
-        """Take the rows of the next step from what runs. Empty only when nothing has rows to compute."""
+    def outlook(self) -> Outlook:
+        """What the next step will hold, and the room that it has for drafts."""
+        answering = [s for s in self._running.values() if s.answering and s.pending]
+        rows = sum(s.pending for s in answering)
+        prompts = sum(s.pending for s in self._running.values() if not s.answering)
+        beside = min(prompts, self.limits.prompt_rows_beside_answers, self.limits.step_rows - len(answering))
+        room = max(0, self.limits.step_rows - rows - beside)
+        return Outlook(tuple(s.job.id for s in answering), beside, room)
+
+    def plan(self, drafts: Mapping[int, int] | None = None) -> tuple[Chunk, ...]:
+        """Take the rows of the next step from what runs. Empty only when nothing has rows to compute.
+
+        drafts: further rows of answering sequences. As many are granted as the outlook has room for; what is
+        not granted is not pending.
+        """
         answering = [s for s in self._running.values() if s.answering and s.pending]
         prompts = [s for s in self._running.values() if not s.answering and s.pending]
         chunks, left = [], self.limits.step_rows
+        room = self.outlook().room if drafts else 0
         for others, sequence in zip(reversed(range(len(answering))), answering, strict=True):
+            extra = min(drafts.get(sequence.job.id, 0), room) if drafts else 0
+            room -= extra
+            sequence.pending += extra
             chunks.append(self._take(sequence, left - others))
             left -= chunks[-1].rows
         if answering:

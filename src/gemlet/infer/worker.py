@@ -16,6 +16,7 @@ from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sin
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
 from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
+from gemlet.infer.speculate import Drafts, Speculator
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
@@ -42,8 +43,11 @@ class Decoder(Ranking, Protocol):
 class Worker:
     """Owns the decoder and every sequence. `run` is the loop, its other methods are for other threads."""
 
-    def __init__(self, decoder: Decoder, limits: Limits, prefixes: Prefixes) -> None:
+    def __init__(
+        self, decoder: Decoder, limits: Limits, prefixes: Prefixes, speculator: Speculator | None = None
+    ) -> None:
         self._decoder = decoder
+        self._speculator = speculator
         self._prefixes = prefixes
         self._changed = threading.Condition()  # guards the scheduler, _calls and what follows
         self._scheduler = Scheduler(limits)
@@ -98,6 +102,8 @@ class Worker:
         finally:
             self._end_everything()
             self._decoder.close()
+            if self._speculator is not None:
+                self._speculator.close()
 
     def _turn(self) -> bool:
         with self._changed:
@@ -112,14 +118,24 @@ class Worker:
             admitted = self._scheduler.admit()
         for id in admitted:
             self._start(id)
+        drafts = self._drafts()
         with self._changed:
-            chunks = self._scheduler.plan()
+            chunks = self._scheduler.plan({id: len(tokens) for id, tokens in drafts.items()})
             stuck = not (chunks or admitted or cancelled or self._scheduler.idle)
         if stuck:
             raise AssertionError("requests wait, but the scheduler plans nothing")
         if chunks:
-            self._step(chunks)
+            self._step(chunks, drafts)
         return True
+
+    def _drafts(self) -> Drafts:
+        if self._speculator is None:
+            return {}
+        with self._changed:
+            outlook = self._scheduler.outlook()
+        answering = [self._sequences[id] for id in outlook.answering if id in self._sequences]
+        answers = [s for s in answering if isinstance(s, AnswerSequence) and not s.in_prompt]
+        return self._speculator.drafts(answers, outlook.beside, outlook.room) if answers else {}
 
     def _start(self, id: int) -> None:
         """Give an admitted sequence its state."""
@@ -151,8 +167,14 @@ class Worker:
         self._sequences[call.id] = sequence
         return sequence
 
-    def _step(self, chunks: Iterable[Chunk]) -> None:
+    def _step(self, chunks: Iterable[Chunk], drafts: Drafts) -> None:
+        began = time.perf_counter()
         running = [(self._sequences[chunk.id], chunk.rows) for chunk in chunks]
+        answers = 0
+        for sequence, rows in running:
+            if isinstance(sequence, AnswerSequence) and not sequence.in_prompt:
+                sequence.draft = list(drafts.get(sequence.id, ()))[: rows - 1]
+                answers += rows
         spans = [(sequence, _length(sequence), rows) for sequence, rows in running]
         wanted = [sequence.wanted(start, rows) for sequence, start, rows in spans]
         try:
@@ -173,6 +195,9 @@ class Worker:
                 self._fail(sequence.call, error)
             if sequence.call.deaf:
                 self._cancel(sequence.call.id, None)
+        if self._speculator is not None:
+            beside = sum(rows for _, rows in running) - answers
+            self._speculator.measured(answers, beside, time.perf_counter() - began)
 
     def _receive(self, sequence: Sequence, logits: dict[int, Row], hidden: dict[int, Row]) -> None:
         if isinstance(sequence, PromptSequence):
@@ -181,10 +206,10 @@ class Worker:
             if finished:
                 self._end(sequence)
         elif logits:
-            (row,) = logits.values()
             if sequence.in_prompt:
+                (row,) = logits.values()
                 self._begin_answers(sequence, row)
-            elif sequence.answer(row):
+            elif sequence.verify(logits.values()):
                 self._more(sequence)
             else:
                 self._end(sequence)
@@ -232,6 +257,8 @@ class Worker:
     def _retire(self, sequence: Sequence, keep: bool = True) -> None:
         """Take a sequence out; its state may serve a later prompt."""
         del self._sequences[sequence.id]
+        if self._speculator is not None:
+            self._speculator.forget(sequence.id)
         with self._changed:
             self._scheduler.remove(sequence.id)
         if sequence.source is not None:
@@ -290,7 +317,7 @@ def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int],
     hidden: list[int] = []
     for (sequence, start, rows), (of_logits, of_hidden) in zip(spans, wanted, strict=True):
         offset = len(ids) - start
-        ids += sequence.ids[start : start + rows]
+        ids += sequence.tokens(start, rows)
         positions += range(start, start + rows)
         logits += [position + offset for position in of_logits]
         hidden += [position + offset for position in of_hidden]

@@ -18,7 +18,7 @@ from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, StepOutput
 
 BOS, STOP, END_OF_TURN = 2, 1, 3
-SLACK = 8
+SLACK = 20
 HIDDEN = 4
 
 

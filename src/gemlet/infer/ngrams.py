@@ -121,7 +121,8 @@ class NgramDrafter:
         self._index = NgramIndex()
         self._source = 0  # the predicted token is ids[source]; 0 for no prediction
         self._match = 0  # tokens before it that agree; 0 where it is taken up again behind a change
-        self._left = 0  # behind the token at which a long match was left
+        self._left = 0  # behind the token at which a long match was left last
+        self._resumable = False  # whether that place was not tried yet
 
     def read(self, ids: Sequence[int]) -> None:
         """Take in what has come since the last call."""
@@ -140,16 +141,15 @@ class NgramDrafter:
             self._match = self._match + 1 if self._match else ORDERS[0]
             return
         if self._match >= ORDERS[0]:
-            self._left = self._source + 1
+            self._left, self._resumable = self._source + 1, True
         self._source = 0
 
     def _look_up(self, ids: Sequence[int]) -> None:
         self._source, self._match = self._index.find(ids, self._left)
-        if self._match >= ORDERS[0]:
-            self._left = 0
-        elif self._match < 2 and self._left:
+        if self._match < 2 and self._resumable:
             # One token was put in the place of another, so far as can be seen.
-            self._source, self._match, self._left = self._left, 0, 0
+            self._source, self._match = self._left, 0
+        self._resumable = False
 
     def chances(self, most: int) -> list[float]:
         """Of the next `most` drafted tokens, the probability that each is reached and accepted."""

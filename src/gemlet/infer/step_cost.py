@@ -57,7 +57,7 @@ class StepCost:
         Between measured numbers of rows the cost is a straight line, beyond them the line from the first to
         the last. More rows never count as cheaper than fewer.
         """
-        for rows in [r for r, m in self._by_rows.items() if self._steps - m.step > OLDEST]:
+        for rows in [r for r, m in self._by_rows.items() if self._steps - m.step >= OLDEST]:
             del self._by_rows[rows]
         points = sorted((rows, statistics.median(m.seconds)) for rows, m in self._by_rows.items())
         for i in reversed(range(len(points) - 1)):

@@ -16,7 +16,7 @@ from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sin
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
 from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
-from gemlet.infer.speculate import Drafts, Speculator
+from gemlet.infer.speculate import Speculator
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
@@ -120,22 +120,28 @@ class Worker:
             self._start(id)
         drafts = self._drafts()
         with self._changed:
-            chunks = self._scheduler.plan({id: len(tokens) for id, tokens in drafts.items()})
+            chunks = self._scheduler.plan({sequence.id: len(sequence.draft) for sequence in drafts})
             stuck = not (chunks or admitted or cancelled or self._scheduler.idle)
         if stuck:
             raise AssertionError("requests wait, but the scheduler plans nothing")
         if chunks:
-            self._step(chunks, drafts)
+            self._step(chunks)
         return True
 
-    def _drafts(self) -> Drafts:
+    def _drafts(self) -> list[AnswerSequence]:
+        """The sequences that have been given a draft to check in the next step."""
         if self._speculator is None:
-            return {}
+            return []
         with self._changed:
             outlook = self._scheduler.outlook()
-        answering = [self._sequences[id] for id in outlook.answering if id in self._sequences]
-        answers = [s for s in answering if isinstance(s, AnswerSequence) and not s.in_prompt]
-        return self._speculator.drafts(answers, outlook.beside, outlook.room) if answers else {}
+        answering = [self._sequences[id] for id in outlook.answering]
+        answers = [sequence for sequence in answering if isinstance(sequence, AnswerSequence)]
+        if not answers or outlook.room == 0:
+            return []
+        drafts = self._speculator.drafts(answers, outlook.beside, outlook.room)
+        for sequence in answers:
+            sequence.draft = list(drafts.get(sequence.id, ()))[: sequence.room]
+        return [sequence for sequence in answers if sequence.draft]
 
     def _start(self, id: int) -> None:
         """Give an admitted sequence its state."""
@@ -167,13 +173,13 @@ class Worker:
         self._sequences[call.id] = sequence
         return sequence
 
-    def _step(self, chunks: Iterable[Chunk], drafts: Drafts) -> None:
+    def _step(self, chunks: Iterable[Chunk]) -> None:
         began = time.perf_counter()
         running = [(self._sequences[chunk.id], chunk.rows) for chunk in chunks]
         answers = 0
         for sequence, rows in running:
             if isinstance(sequence, AnswerSequence) and not sequence.in_prompt:
-                sequence.draft = list(drafts.get(sequence.id, ()))[: rows - 1]
+                del sequence.draft[rows - 1 :]  # what the scheduler had no room for
                 answers += rows
         spans = [(sequence, _length(sequence), rows) for sequence, rows in running]
         wanted = [sequence.wanted(start, rows) for sequence, start, rows in spans]

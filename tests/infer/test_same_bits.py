@@ -10,9 +10,11 @@ import pytest
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
+from gemlet.infer.speculate import MOST, NgramSpeculator
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.types import Sampling
+from tests.infer.drafters import KnowingSpeculator, random_speculator
 from tests.infer.naive import Running, assert_outputs_equal
 from tests.synthetic import tiny_config, write_tiny_gguf
 
@@ -52,15 +54,23 @@ def check_equal(got: Running, alone: Running) -> None:
         assert tokens == (expected[: len(tokens)] if reason == "cancelled" else expected)
 
 
+def known(asked, alone):
+    """What each sequence answers, from runs without drafts."""
+    answers = {id(request): running.tokens for request, running in zip(asked, alone, strict=True)}
+    return lambda sequence: [token for token, *_ in answers[id(sequence.request)].get(sequence.index, ())]
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_chunks_neighbours_prefixes_threads_and_cancellations(weights, seed):
+def test_chunks_neighbours_prefixes_threads_drafts_and_cancellations(weights, seed):
     rng = random.Random(seed)
     asked = requests(rng)
     quiet = Engine(Decoder(CONFIG, weights, threads=1), limits=Limits(256, sequences=1), prefix_bytes=0)
     alone = [Running.submit(quiet, request).wait() for request in asked]
     quiet.close()
     limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
-    busy = Engine(Decoder(CONFIG, weights, threads=2), limits=limits, shortest_prefix=2)
+    speculator = NgramSpeculator() if seed == 0 else random_speculator(known(asked, alone), rng)
+    decoder = Decoder(CONFIG, weights, threads=2)
+    busy = Engine(decoder, limits=limits, shortest_prefix=2, speculator=speculator)
     cached = 0
     for start in range(0, len(asked), 8):
         together = [Running.submit(busy, request) for request in asked[start : start + 8]]
@@ -72,3 +82,22 @@ def test_chunks_neighbours_prefixes_threads_and_cancellations(weights, seed):
             cached += running.started.cached_tokens if running.started else 0
     busy.close()
     assert cached > 0  # prefixes were really reused
+    assert seed == 0 or limits.step_rows == 8 or speculator.drafted > 0
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_drafts_across_windows_and_pages(weights, sampling):
+    """Every step is cut back, at every distance from the borders of windows (24) and pages (64)."""
+    rng = random.Random(3)
+    asked = [AnswerRequest((2, 300, 301 + i), 300, sampling, i, 1, frozenset(), 3) for i in range(2)]
+    quiet = Engine(Decoder(CONFIG, weights, threads=1), prefix_bytes=0)
+    alone = [Running.submit(quiet, request).wait() for request in asked]
+    quiet.close()
+    for right in (0, 1, MOST):
+        speculator = KnowingSpeculator(known(asked, alone), lambda: MOST, lambda r=right: rng.randint(0, r))
+        busy = Engine(Decoder(CONFIG, weights, threads=2), speculator=speculator)
+        together = [Running.submit(busy, request) for request in asked]
+        for running, expected in zip(together, alone, strict=True):
+            check_equal(running.wait(), expected)
+        busy.close()
+        assert speculator.drafted > 300

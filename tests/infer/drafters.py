@@ -43,6 +43,9 @@ class KnowingSpeculator:
     def forget(self, id: int) -> None:
         self.forgotten.add(id)
 
+    def kv_bytes(self, positions: int) -> int:
+        return 0
+
     def close(self) -> None:
         self.closed = True
 

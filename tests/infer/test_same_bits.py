@@ -10,7 +10,7 @@ import pytest
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
-from gemlet.infer.speculate import MOST, NgramSpeculator
+from gemlet.infer.speculate import MOST, AdaptiveSpeculator
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.types import Sampling
@@ -68,7 +68,7 @@ def test_chunks_neighbours_prefixes_threads_drafts_and_cancellations(weights, se
     alone = [Running.submit(quiet, request).wait() for request in asked]
     quiet.close()
     limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
-    speculator = NgramSpeculator() if seed == 0 else random_speculator(known(asked, alone), rng)
+    speculator = AdaptiveSpeculator() if seed == 0 else random_speculator(known(asked, alone), rng)
     decoder = Decoder(CONFIG, weights, threads=2)
     busy = Engine(decoder, limits=limits, shortest_prefix=2, speculator=speculator)
     cached = 0

@@ -12,7 +12,7 @@ from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, Token
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.sequences import AnswerSequence
-from gemlet.infer.speculate import MOST, NgramSpeculator
+from gemlet.infer.speculate import MOST, AdaptiveSpeculator
 from gemlet.types import Sampling
 from tests.infer.drafters import KnowingSpeculator, random_speculator
 from tests.infer.fake_model import fake_decoder, fake_model
@@ -243,9 +243,9 @@ class Fixed:
         self.request = answer(prompt)
 
 
-def measured(**seconds: float) -> NgramSpeculator:
+def measured(**seconds: float) -> AdaptiveSpeculator:
     """A speculator that has seen steps of r1=…, r17=… rows."""
-    speculator = NgramSpeculator()
+    speculator = AdaptiveSpeculator()
     for name, value in seconds.items():
         for _ in range(9):
             speculator.measured(int(name[1:]), 0, value)
@@ -301,5 +301,5 @@ def test_the_ngram_speculator_in_the_engine_equals_none():
             answer([2, *rng.choices(range(4), k=30)], 40, rng.choice(SAMPLINGS), n=rng.choice([1, 3]))
             for _ in range(6)
         ]
-        for running in run(decoder, NgramSpeculator(), *requests, shortest_prefix=2):
+        for running in run(decoder, AdaptiveSpeculator(), *requests, shortest_prefix=2):
             running.check(decoder)

@@ -80,4 +80,12 @@ LINE = [float(rows) for rows in range(20)]
     ],
 )
 def test_the_count_with_most_tokens_a_second(chances, rows, curve, beside, count):
-    assert best_count(chances, rows, curve, beside) == count
+    tokens = rows + sum(chances[:count])
+    expected = count, pytest.approx(tokens / (curve[rows + count] + beside))
+    assert best_count(chances, rows, curve, beside) == expected
+
+
+def test_what_drafting_takes_counts():
+    assert best_count([0.9, 0.8], 1, FLAT, prices=[0.1, 0.1])[0] == 2
+    assert best_count([0.9, 0.8], 1, FLAT, prices=[0.1, 1.0])[0] == 1
+    assert best_count([0.9, 0.8], 1, FLAT, prices=[1.0, 1.0])[0] == 0

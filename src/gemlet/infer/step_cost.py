@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 KEPT = 9
 """Measurements of each number of rows; their median counts, so that a pause of the process does not."""
@@ -82,17 +82,25 @@ def _rounded(rows: int) -> int:
     return -(-rows // grain) * grain
 
 
-def best_count(chances: Sequence[float], rows: int, curve: Sequence[float], beside: float = 0.0) -> int:
-    """How many drafted tokens to check in a step with `rows` rows of answers, for most tokens a second.
+def best_count(
+    chances: Sequence[float],
+    rows: int,
+    curve: Sequence[float],
+    beside: float = 0.0,
+    prices: Sequence[float] = (),
+) -> tuple[int, float]:
+    """How many drafted tokens to check in a step with `rows` rows of answers, and the tokens a second then.
 
     chances: that each is accepted, in the order in which they would be added. curve: seconds of a step by its
-    rows of answers, `rows + len(chances)` at most. beside: seconds of what else the step computes.
+    rows of answers, `rows + len(chances)` at most. beside: seconds of what else the step computes. prices:
+    seconds that drafting each takes, nothing by default.
     """
     best, most = 0, rows / (curve[rows] + beside)
-    tokens = float(rows)
-    for count, chance in enumerate(chances, 1):
+    tokens, paid = float(rows), beside
+    for count, (chance, price) in enumerate(zip_longest(chances, prices, fillvalue=0.0), 1):
         tokens += chance
-        rate = tokens / (curve[rows + count] + beside)
+        paid += price
+        rate = tokens / (curve[rows + count] + paid)
         if rate > most:
             best, most = count, rate
-    return best
+    return best, most

@@ -61,6 +61,8 @@ class Worker:
     def submit(self, request: Request, sink: Sink) -> int:
         """Put a request in line; its id. Raises when the line is full or the loop has ended."""
         price = self._decoder.kv_bytes(request.positions)
+        if self._speculator is not None and isinstance(request, AnswerRequest):
+            price += self._speculator.kv_bytes(request.positions)
         wide = not isinstance(request, AnswerRequest) and len(request.wanted) > 1
         with self._changed:
             if self._broken is not None:

@@ -1,4 +1,4 @@
-"""A smaller model that drafts: same results, its state follows every cut, and it stops where it does not pay."""
+"""A smaller model that drafts: equal results, its state follows each cut, and it is silent where it costs."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ Usage: drafts.py REPEATING.gguf [COST.gguf] [--rounds 5] [--threads N] [--peer]
 REPEATING is a real model: it answers tasks that repeat their input, and writes ordinary text, with and
 without drafts in turn, and with --peer llama.cpp decodes as many tokens behind the same prompt. Of COST (by
 default the same file; random weights will do) steps of 1 to 17 rows with all their logits are timed, and
-what that implies: the speed-up for each probability that a drafted token is accepted, at the best length.
-Writes benchmarks/results/drafts-*.json: medians over the rounds with the smallest and largest value; ratios
-are taken within each round. Every answer with drafts is checked to be the one without.
+what that implies: the speed-up of checking so many at each probability that a drafted token is accepted.
+Writes benchmarks/results/drafts-*.json and drafts-steps-*.json: medians over the rounds with the smallest and
+largest value; ratios are taken within each round. Every answer with drafts is checked to be the one without.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 
 import gemlet
 from engines import Gemlet, LlamaCpp, random_ids
-from gemlet.infer.step_cost import best_count
 from gemlet.machine import threads as usable_threads
 from gemlet.types import Completion
 from results_file import spread, write_result
@@ -33,7 +32,7 @@ TOKENS = 256
 CHECKED = range(1, 18)
 """Rows of a step: the last token and 0 to 16 drafted ones."""
 
-ACCEPTANCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+ACCEPTANCES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 CODE = '''\
 class Account:
@@ -104,19 +103,18 @@ def main() -> None:
     args = parser.parse_args()
     cost_model = args.cost or args.model
 
-    rows = answers(args.model, args.threads, args.rounds, args.peer)
-    rows += checking(cost_model, args.threads, args.rounds)
-    settings = {"model": args.model.name, "cost model": cost_model.name, "threads": args.threads}
-    path = write_result(
-        "drafts",
-        rows,
-        models={args.model, cost_model},
-        packages=["llama-cpp-python"] if args.peer else [],
-        settings={**settings, "rounds": args.rounds},
+    packages = ["llama-cpp-python"] if args.peer else []
+    parts = (
+        ("drafts", args.model, packages, lambda: answers(args.model, args.threads, args.rounds, args.peer)),
+        ("drafts-steps", cost_model, [], lambda: checking(cost_model, args.threads, args.rounds)),
     )
-    for row in rows:
-        print(*(f"{k}: {v['median']:.3g}" if isinstance(v, dict) else f"{k}: {v}" for k, v in row.items()))
-    print(path)
+    for name, model, peers, measure in parts:
+        rows = measure()
+        settings = {"model": model.name, "threads": args.threads, "rounds": args.rounds}
+        path = write_result(name, rows, models=[model], packages=peers, settings=settings)
+        for row in rows:
+            print(*(f"{k}: {v['median'] if isinstance(v, dict) else v}" for k, v in row.items()), sep="  ")
+        print(path)
 
 
 def answers(path: Path, threads: int, rounds: int, peer: bool) -> list[dict[str, Any]]:
@@ -166,7 +164,7 @@ def note(measured: dict[str, list[float]], with_drafts: Completion, without: Com
     values = {
         "with drafts, tokens/s": with_drafts.timings.decode_tokens_per_s,
         "without, tokens/s": without.timings.decode_tokens_per_s,
-        "acceptance": with_drafts.timings.draft_acceptance,
+        "acceptance": with_drafts.timings.draft_acceptance or 0.0,  # also where nothing was drafted
         "tokens": len(without.token_ids),
     }
     for key, value in values.items():
@@ -183,7 +181,7 @@ def peer_speed(peer: LlamaCpp, prompt: list[int], tokens: tuple[int, ...]) -> fl
 def row(name: str, kind: str, measured: dict[str, list[float]]) -> dict[str, Any]:
     """One line of the table."""
     fast = measured["with drafts, tokens/s"]
-    line: dict[str, Any] = {"what": name, "kind": kind}
+    line: dict[str, Any] = {"answer": name, "kind": kind}
     line |= {key: spread(values) for key, values in measured.items()}
     for key, against in (("against none", "without, tokens/s"), ("against llama.cpp", "llama.cpp, tokens/s")):
         if against in measured:
@@ -192,7 +190,7 @@ def row(name: str, kind: str, measured: dict[str, list[float]]) -> dict[str, Any
 
 
 def checking(path: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Seconds of steps with several rows over those of one, and the speed-up for acceptances."""
+    """Seconds of steps with several rows, over those of one, and the speed-up at several acceptances."""
     engine = Gemlet(path, threads)
     engine.prefill(random_ids(256, seed=1))
     seconds: dict[int, list[float]] = {count: [] for count in CHECKED}
@@ -202,23 +200,15 @@ def checking(path: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
             if number:
                 seconds[count].append(took)
     engine.close()
-    curve = [0.0, *(statistics.median(seconds[count]) for count in CHECKED)]
-    lines: list[dict[str, Any]] = [
-        {
-            "what": f"check {count}",
-            "kind": "step",
-            "seconds": spread(seconds[count]),
-            "over one row": spread(np.divide(seconds[count], seconds[1]).tolist()),
-        }
-        for count in CHECKED
-    ]
-    for chance in ACCEPTANCES:
-        chances = [chance**i for i in range(1, len(CHECKED))]
-        count, tokens_per_s = best_count(chances, 1, curve)
-        gain = tokens_per_s * curve[1]
-        lines.append(
-            {"what": f"acceptance {chance:g}", "kind": "implied", "drafted": count, "speed-up": gain}
-        )
+    lines = []
+    for count in CHECKED:
+        ratios = np.divide(seconds[count], seconds[1])
+        line = {"rows": count, "seconds": spread(seconds[count]), "over one row": spread(ratios.tolist())}
+        for chance in ACCEPTANCES:
+            # The token behind the draft comes in any case.
+            tokens = sum(chance**i for i in range(count))
+            line[f"speed-up at {chance:g}"] = float(tokens / np.median(ratios))
+        lines.append(line)
     return lines
 
 

@@ -151,15 +151,23 @@ class NgramDrafter:
             self._source, self._match = self._left, 0
         self._resumable = False
 
-    def chances(self, most: int) -> list[float]:
-        """Of the next `most` drafted tokens, the probability that each is reached and accepted."""
+    def chances(self, most: int, least: float = 0.0) -> list[float]:
+        """Of the next drafted tokens, the probability that each is reached and accepted.
+
+        They end after `most`, or where it falls below `least`.
+        """
+        chances: list[float] = []
         if not self._source:
-            return []
-        chance, match, chances = 1.0, self._match, []
+            return chances
+        chance, match, of = 1.0, self._match, -1
         for _ in range(most):
-            chance *= self._acceptance[kind(match) if match else RESUMED]
-            match = match + 1 if match else ORDERS[0]
+            if (now := kind(match) if match else RESUMED) != of:
+                of, accepted = now, self._acceptance[now]
+            chance *= accepted
+            if chance < least:
+                break
             chances.append(chance)
+            match = match + 1 if match else ORDERS[0]
         return chances
 
     def draft(self, ids: Sequence[int], count: int) -> list[int]:

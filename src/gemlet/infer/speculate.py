@@ -84,7 +84,7 @@ class AdaptiveSpeculator:
         for sequence in sequences:
             drafter = self._drafter(sequence)
             drafter.read(sequence.ids)
-            if chances := drafter.chances(min(MOST, sequence.room)):
+            if chances := drafter.chances(min(MOST, sequence.room), UNLIKELY):
                 offers.append(_Offer(sequence, chances))
         if self._model is not None:
             offers = self._with_model(self._model, sequences, offers, beside)
@@ -130,10 +130,7 @@ class AdaptiveSpeculator:
     ) -> list[tuple[_Offer, int]]:
         """How many tokens of each offer are worth a row."""
         guesses = [
-            (-chance, i, offer.price or 0.0)
-            for i, offer in enumerate(offers)
-            for chance in offer.chances
-            if chance >= UNLIKELY
+            (-chance, i, offer.price or 0.0) for i, offer in enumerate(offers) for chance in offer.chances
         ]
         if not guesses or room <= 0:
             return []

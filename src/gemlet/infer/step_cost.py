@@ -24,6 +24,7 @@ EXACT = 32
 @dataclass
 class _Measured:
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    median: float = 0.0
     step: int = 0
 
 
@@ -45,6 +46,7 @@ class StepCost:
         elif rows:
             measured = self._by_rows.setdefault(_rounded(rows), _Measured())
             measured.seconds.append(seconds)
+            measured.median = statistics.median(measured.seconds)
             measured.step = self._steps
 
     def prompt_row(self) -> float:
@@ -59,7 +61,7 @@ class StepCost:
         """
         for rows in [r for r, m in self._by_rows.items() if self._steps - m.step >= OLDEST]:
             del self._by_rows[rows]
-        points = sorted((rows, statistics.median(m.seconds)) for rows, m in self._by_rows.items())
+        points = sorted((rows, m.median) for rows, m in self._by_rows.items())
         for i in reversed(range(len(points) - 1)):
             points[i] = points[i][0], min(points[i][1], points[i + 1][1])
         first, last = (points[0], points[-1]) if points else ((1, 1.0), (1, 1.0))

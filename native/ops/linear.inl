@@ -154,6 +154,9 @@ template <Format F, bool Precise, int T, int N>
 // Rows are taken in chunks that stay in the second-level cache while the panels pass, each panel staying in the first.
 constexpr int64_t kChunkBytes = 400 << 10;
 
+// Up to so many rows the memory is what is waited for, or nearly: then panels come one after another, as a single stream.
+constexpr int kFewRows = 24;
+
 template <Format F, bool Precise>
 static void linear_panels(const Weight& w, const Quantised& q, float* out, int64_t stride, int rows, int begin, int end) {
   constexpr int T = Precise ? kPreciseRows : kTileRows, N = Precise ? kPrecisePanels : kTilePanels;
@@ -163,8 +166,8 @@ static void linear_panels(const Weight& w, const Quantised& q, float* out, int64
   for (int row = 0; row < rows; row += chunk) {
     const int last = std::min(rows, row + chunk);
     int panel = begin;
-    if (last - row == 1)  // one stream through memory, panel after panel, is what is read fastest
-      for (; panel < end; panel++) linear_tile<F, Precise, 1, 1>(w, q, out, stride, row, panel, true);
+    if (last - row <= kFewRows)
+      for (; panel < end; panel++) linear_rows<F, Precise, std::min(T * N, Quantised::kTile), 1>(w, q, out, stride, row, last, panel);
     for (; panel + N <= end; panel += N) linear_rows<F, Precise, T, N>(w, q, out, stride, row, last, panel);
     if constexpr (N > 1)
       for (; panel < end; panel++) linear_rows<F, Precise, T, 1>(w, q, out, stride, row, last, panel);

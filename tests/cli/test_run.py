@@ -278,3 +278,20 @@ def test_ctrl_c_during_imports_ends_the_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gemlet", "run", "hi"]
     done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "draft"), [((), None), (("--draft", "small.gguf"), "small.gguf"), (("--no-draft",), False)]
+)
+def test_drafts_are_the_librarys_choice_unless_asked(
+    model: FakeModel, words: tuple[str, ...], draft: str | bool | None
+) -> None:
+    assert run(model, "Hi", *words) == 0
+    assert model.loaded[-1]["draft"] == draft
+
+
+def test_a_draft_model_and_none_exclude_each_other(
+    model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(model, "Hi", "--no-draft", "--draft", "small.gguf") == 2
+    assert "not allowed with" in capsys.readouterr().err

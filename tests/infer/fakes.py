@@ -18,7 +18,7 @@ from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import PAGE, Batch, StepOutput, pages_for
 
 BOS, STOP, END_OF_TURN = 2, 1, 3
-SLACK = 8
+SLACK = 20
 WINDOW = 100  # positions before a page that its local half has to reach back
 HIDDEN = 4
 

@@ -132,7 +132,7 @@ def test_a_prompt_begins_where_another_is_reading(make):
 def test_a_failure_to_catch_up_is_of_one_request(make, monkeypatch):
     decoder = FakeDecoder(max_rows=16)
     decoder.gate = threading.Event()
-    engine = make(decoder, limits=Limits(16, sequences=2))
+    engine = make(decoder, limits=Limits(4, sequences=3))
     find, calls = Prefixes.find, []
 
     def failing(self, place, ids, most):

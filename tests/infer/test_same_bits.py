@@ -12,10 +12,12 @@ from gemlet.infer.cache import PageFiles
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
+from gemlet.infer.speculate import MOST, AdaptiveSpeculator
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.ops.batch import PAGE
 from gemlet.types import Sampling
+from tests.infer.drafters import KnowingSpeculator, random_speculator
 from tests.infer.naive import Running, assert_outputs_equal
 from tests.synthetic import tiny_config, write_tiny_gguf
 
@@ -55,14 +57,22 @@ def check_equal(got: Running, alone: Running) -> None:
         assert tokens == (expected[: len(tokens)] if reason == "cancelled" else expected)
 
 
+def known(asked, alone):
+    """What each sequence answers, from runs without drafts."""
+    answers = {id(request): running.tokens for request, running in zip(asked, alone, strict=True)}
+    return lambda sequence: [token for token, *_ in answers[id(sequence.request)].get(sequence.index, ())]
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_chunks_neighbours_prefixes_threads_restarts_and_cancellations(weights, seed, tmp_path, monkeypatch):
+def test_all_that_surrounds_a_request(weights, seed, tmp_path, monkeypatch):
+    """Chunks, neighbours, prefixes, threads, drafts, restarts and cancellations."""
     monkeypatch.setattr(prefixes, "SHORTEST_ON_DISK", PAGE)
     rng = random.Random(seed)
     asked = requests(rng)
     quiet = Engine(Decoder(CONFIG, weights, threads=1), limits=Limits(256, sequences=1), prefix_bytes=0)
     alone = [Running.submit(quiet, request).wait() for request in asked]
     quiet.close()
+    speculator = AdaptiveSpeculator() if seed == 0 else random_speculator(known(asked, alone), rng)
     cached = 0
     for start in range(0, len(asked), 8):
         if start in (0, 16):  # anew, with nothing but the files of the one before
@@ -73,6 +83,7 @@ def test_chunks_neighbours_prefixes_threads_restarts_and_cancellations(weights, 
                 shortest_prefix=2,
                 prefix_bytes=rng.choice([2**16, 2**28]),
                 prefix_files=PageFiles(tmp_path, 2**28),
+                speculator=speculator,
             )
         together = [Running.submit(busy, request) for request in asked[start : start + 8]]
         for running in together:
@@ -84,3 +95,22 @@ def test_chunks_neighbours_prefixes_threads_restarts_and_cancellations(weights, 
         if start != 0:
             busy.close()
     assert cached > 0  # prefixes were really reused
+    assert seed == 0 or limits.step_rows == 8 or speculator.drafted > 0
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_drafts_across_windows_and_pages(weights, sampling):
+    """Every step is cut back, at every distance from the borders of windows (24) and pages (64)."""
+    rng = random.Random(3)
+    asked = [AnswerRequest((2, 300, 301 + i), 300, sampling, i, 1, frozenset(), 3) for i in range(2)]
+    quiet = Engine(Decoder(CONFIG, weights, threads=1), prefix_bytes=0)
+    alone = [Running.submit(quiet, request).wait() for request in asked]
+    quiet.close()
+    for right in (0, 1, MOST):
+        speculator = KnowingSpeculator(known(asked, alone), lambda: MOST, lambda r=right: rng.randint(0, r))
+        busy = Engine(Decoder(CONFIG, weights, threads=2), speculator=speculator)
+        together = [Running.submit(busy, request) for request in asked]
+        for running, expected in zip(together, alone, strict=True):
+            check_equal(running.wait(), expected)
+        busy.close()
+        assert speculator.drafted > 300

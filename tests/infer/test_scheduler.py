@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gemlet.errors import InvalidRequestError, QueueFullError
-from gemlet.infer.scheduler import AGEING, HIGHEST_PRIORITY, Job, Limits, Scheduler
+from gemlet.infer.scheduler import AGEING, HIGHEST_PRIORITY, Job, Limits, Outlook, Scheduler
 
 
 def scheduler(step_rows=16, beside=6, sequences=3, waiting=100, limit=None):
@@ -92,6 +92,44 @@ def test_drafts_take_no_rows_from_a_prompt():
     assert plan(s) == [(2, 1), (1, 1), (3, 6)]
     assert plan(s) == [(2, 1), (1, 3), (3, 4)]
     assert plan(s) == [(1, 1)]
+
+
+def test_drafts_take_what_is_left_and_leave_nothing_behind():
+    s = scheduler(step_rows=16, beside=6)
+    s.submit(Job(1, 1))
+    s.submit(Job(2, 1))
+    plan(s)
+    s.more(1)
+    s.more(2)
+    s.submit(Job(3, 100))
+    s.admit()
+    assert s.outlook() == Outlook((1, 2), 6, 8)
+    assert [(c.id, c.rows) for c in s.plan({1: 5, 2: 7})] == [(1, 5), (2, 5), (3, 6)]
+    s.more(1)
+    assert s.outlook() == Outlook((1,), 6, 9)
+    assert [(c.id, c.rows) for c in s.plan({2: 3})] == [(1, 1), (3, 6)]  # 2 brings no row: no draft either
+
+
+def test_without_prompts_drafts_may_fill_the_step():
+    s = scheduler(step_rows=16, beside=6)
+    s.submit(Job(1, 1))
+    plan(s)
+    assert s.outlook() == Outlook((), 0, 16)
+    s.more(1)
+    assert s.outlook() == Outlook((1,), 0, 15)
+    assert [(c.id, c.rows) for c in s.plan({1: 40})] == [(1, 16)]
+    assert plan(s) == []
+
+
+def test_a_short_rest_of_a_prompt_keeps_its_rows():
+    s = scheduler(step_rows=16, beside=6)
+    s.submit(Job(1, 1))
+    plan(s)
+    s.more(1)
+    s.submit(Job(2, 2))
+    s.admit()
+    assert s.outlook() == Outlook((1,), 2, 13)
+    assert [(c.id, c.rows) for c in s.plan({1: 14})] == [(1, 14), (2, 2)]
 
 
 def test_chunk_limits_a_prompt():

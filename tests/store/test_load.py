@@ -140,11 +140,41 @@ def test_settings_fill_what_is_not_given(chat_file, monkeypatch):
         ({"threads": 257}, InvalidRequestError, "at most 256"),
         ({"weights": "int3"}, InvalidRequestError, "weights"),
         ({"offline": 1}, InvalidRequestError, "offline"),
+        ({"draft": 1}, InvalidRequestError, "draft"),
     ],
 )
 def test_wrong_arguments(chat_file, options, error, message):
     with pytest.raises(error, match=message):
         gemlet.load(str(chat_file), **options)
+
+
+def test_drafts_change_no_bit_and_are_reported(chat_file, tmp_path, monkeypatch):
+    """From the text, from a smaller model, and from one that is the model itself."""
+    small = tiny_config(layers=2, context_length=256)
+    write_tiny_gguf(tmp_path / "small.gguf", small, np.random.default_rng(5), "Q8_0")
+    prompt = [2, *range(300, 330)]
+    options = [{"max_tokens": 120, "seed": 2, "n": 2, "logprobs": 2, "ignore_eos": True, "temperature": t}
+               for t in (0, 0.3)]  # fmt: skip
+    answers, acceptances = [], []
+    for draft in (False, True, tmp_path / "small.gguf", str(chat_file)):
+        with gemlet.load(chat_file, threads=1, draft=draft) as model:
+            done = [choice for some in options for choice in model.generate(prompt, **some)]
+            answers.append([(choice.token_ids, choice.logprobs) for choice in done])
+            acceptances.append([choice.timings.draft_acceptance for choice in done])
+    assert answers[0] == answers[1] == answers[2] == answers[3]
+    assert acceptances[0] == [None] * 4
+    monkeypatch.setenv("GEMLET_DRAFTS", "false")
+    with gemlet.load(chat_file, threads=1) as model:
+        assert model.generate(prompt, **options[0])[0].timings.draft_acceptance is None
+
+
+def test_a_draft_model_with_another_tokenizer_is_refused(chat_file, tmp_path):
+    other = tiny_config(context_length=256, vocab_size=600)
+    write_tiny_gguf(tmp_path / "other.gguf", other, np.random.default_rng(0))
+    with pytest.raises(InvalidRequestError, match=r"other.gguf cannot draft: its tokenizer is another"):
+        gemlet.load(chat_file, threads=1, draft=tmp_path / "other.gguf")
+    with pytest.raises(ModelNotFoundError):
+        gemlet.load(chat_file, threads=1, draft="no-such-model")
 
 
 def test_wrong_references(tmp_path):

@@ -61,6 +61,17 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-v", "--verbose", action="store_true", help="also say how many threads compute, and why"
     )
+    drafts = group.add_mutually_exclusive_group()
+    drafts.add_argument(
+        "--draft", metavar="REF", help="a smaller model with the same tokenizer whose guesses are checked"
+    )
+    drafts.add_argument(
+        "--no-draft",
+        dest="draft",
+        action="store_false",
+        default=None,
+        help="check no guesses: the same answer, at another speed",
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="no notices on standard error, errors only")
 
 

@@ -43,6 +43,7 @@ def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
             weights=parsed.weights,
             context=parsed.context,
             threads=parsed.threads,
+            draft=parsed.draft,
             progress=progress,
         )
     finally:

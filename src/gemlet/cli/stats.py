@@ -10,10 +10,12 @@ def stats_line(load_s: float, completions: list[Completion]) -> str:
     first = completions[0]
     tokens = sum(done.usage.completion_tokens for done in completions)
     cached = f" ({first.usage.cached_tokens} cached)" if first.usage.cached_tokens else ""
+    accepted = first.timings.draft_acceptance
+    drafts = "" if accepted is None else f" ({accepted:.0%} of drafted tokens accepted)"
     return (
         f"load {load_s:.2f} s · prefill {first.usage.prompt_tokens} tokens{cached}"
         f"{_speed(first.timings.prefill_tokens_per_s)} · decode {tokens} tokens"
-        f"{_speed(first.timings.decode_tokens_per_s)} · {first.manifest.instruction_set}"
+        f"{_speed(first.timings.decode_tokens_per_s)}{drafts} · {first.manifest.instruction_set}"
     )
 
 

@@ -30,6 +30,8 @@ class _Choice:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     first_at: float | None = None
     last_at: float | None = None
+    drafted: int = 0
+    accepted: int = 0
     completion: Completion | None = None
 
 
@@ -80,6 +82,7 @@ class Answer:
             return None  # computed before the engine heard of the stop string
         choice.first_at = choice.first_at or event.at
         choice.last_at = event.at
+        choice.drafted, choice.accepted = event.drafted, event.accepted
         choice.token_ids.append(event.token_id)
         if event.logprob is not None:
             choice.logprobs.append(self._logprob(event))
@@ -136,6 +139,7 @@ class Answer:
             ttft_s=None if choice.first_at is None else first - self._submitted,
             prefill_tokens_per_s=computed / prefill if choice.first_at and prefill > 0 else None,
             decode_tokens_per_s=later / decode if later > 0 and decode > 0 else None,
+            draft_acceptance=choice.accepted / choice.drafted if choice.drafted else None,
             cache_miss_reason=None if self._started is None else self._started.cache_miss_reason,
         )
 

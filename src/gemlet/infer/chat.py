@@ -25,6 +25,7 @@ from gemlet.infer.options import (
 from gemlet.infer.requests import PromptRequest, Sink
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.scoring import TextOrIds, as_score, read_prompts, score_request
+from gemlet.infer.speculate import Speculator
 from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
 from gemlet.infer.worker import Decoder
 from gemlet.model.config import ModelConfig
@@ -62,6 +63,7 @@ class Model:
         limits: Limits | None = None,
         prefix_bytes: int = PREFIX_BYTES,
         prefix_files: PageFiles | None = None,
+        speculator: Speculator | None = None,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.manifest = manifest
@@ -77,6 +79,7 @@ class Model:
             prefix_bytes=prefix_bytes,
             prefix_files=prefix_files,
             prefix_root=root_key(manifest, decoder.build),
+            speculator=speculator,
         )
         self.context = self._engine.context
         self._defaults = Defaults(sampling, self.config.stop_ids, self.context, self.config.vocab_size)

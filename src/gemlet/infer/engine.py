@@ -13,6 +13,7 @@ from gemlet.infer.prefixes import Prefixes
 from gemlet.infer.requests import AnswerRequest, Request, Sink
 from gemlet.infer.sample import check_sampling, check_seed
 from gemlet.infer.scheduler import Limits
+from gemlet.infer.speculate import Speculator
 from gemlet.infer.worker import Decoder, Worker
 
 PREFIX_BYTES = 256 * 2**20
@@ -40,6 +41,7 @@ class Engine:
     `context`: positions a request may take, the model's by default. `prefix_bytes`: memory for pages of
     earlier requests, 0 for no reuse; a prefix shorter than `shortest_prefix` tokens is computed again.
     `prefix_files`: pages on disk, under keys that begin with `prefix_root`: all that changes a state's bits.
+    `speculator`: proposes drafts, and is closed with the decoder; None for no drafts.
     """
 
     def __init__(
@@ -52,13 +54,14 @@ class Engine:
         shortest_prefix: int = 16,
         prefix_files: PageFiles | None = None,
         prefix_root: bytes = b"",
+        speculator: Speculator | None = None,
     ) -> None:
         self._decoder = decoder
         self.context = context or decoder.config.context_length
         self._process = os.getpid()
         limits = limits or Limits(step_rows=decoder.max_rows)
         prefixes = Prefixes(decoder, prefix_bytes, shortest_prefix, prefix_files)
-        self._worker = Worker(decoder, limits, prefixes, prefix_root)
+        self._worker = Worker(decoder, limits, prefixes, prefix_root, speculator)
         # A daemon, so that a forgotten model does not keep the program from ending. The finalizer stops it
         # when the engine is collected or the interpreter ends: the thread holds the worker, not the engine.
         thread = threading.Thread(target=self._worker.run, name="gemlet-engine", daemon=True)

@@ -99,7 +99,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Token:
-    """One token of choice `index`. `finish` is set on a choice's last token; `top`: (id, logprob) pairs."""
+    """One token of choice `index`. `finish` is set on a choice's last token; `top`: (id, logprob) pairs.
+
+    `drafted`, `accepted`: drafted tokens of the choice that were checked, and that were chosen, up to here.
+    """
 
     at: float
     index: int
@@ -107,6 +110,8 @@ class Token:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     finish: Literal["stop", "length"] | None = None
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)

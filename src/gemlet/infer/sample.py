@@ -152,9 +152,11 @@ def choose(row: Row, sampling: Sampling, u: float, ranking: Ranking) -> int:
 
     Raises GemletError when the logits are not finite.
     """
-    _check_finite(row)
+    _check_finite(row.min())  # a NaN anywhere is carried on; what is too large is found as the largest
     if sampling.temperature == 0:
-        return int(np.argmax(row))
+        token = int(np.argmax(row))
+        _check_finite(row[token])
+        return token
     limit = min(sampling.top_k or len(row), len(row))
     if limit <= REACH or sampling.top_k == 0:
         ids, values = ranking.top_k(row, min(limit, REACH))
@@ -172,6 +174,7 @@ def _pick(values: Row, row: Row, limit: int, sampling: Sampling, u: float, ranki
 
     `values` are the largest logits in descending order, at most `limit`, which is what top-k leaves.
     """
+    _check_finite(values[0])
     weights = _weights(values, float(values[0]), sampling.temperature)
     cumulative = np.cumsum(weights)
     reached = float(cumulative[-1])
@@ -213,9 +216,8 @@ def _total(row: Row, largest: float, temperature: float, ranking: Ranking) -> fl
     return math.exp(ranking.logsumexp(scaled))
 
 
-def _check_finite(row: Row) -> None:
-    # min and max carry a NaN on, and cost less than looking at every value.
-    if not (np.isfinite(row.min()) and np.isfinite(row.max())):
+def _check_finite(logit: np.float32) -> None:
+    if not math.isfinite(logit):
         hint = "the weights may be damaged: gemlet check"
         raise GemletError("the model's logits are not finite", hint=hint)
 

@@ -14,6 +14,7 @@ and then, one at a time (more with drafts), the rows of its answer. The policy:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemlet.errors import InvalidRequestError, QueueFullError
@@ -64,6 +65,15 @@ class Chunk:
 
     id: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The next step before it is planned: who answers, rows of prompts beside them, rows left for drafts."""
+
+    answering: tuple[int, ...]
+    beside: int
+    room: int
 
 
 @dataclass
@@ -156,17 +166,36 @@ class Scheduler:
             raise InvalidRequestError(f"cannot skip {rows} of {sequence.pending} rows")
         sequence.pending -= rows
 
-    def plan(self) -> tuple[Chunk, ...]:
-        """Take the rows of the next step from what runs. Empty only when nothing has rows to compute."""
+    def outlook(self) -> Outlook:
+        """What the next step will hold, and the room that it has for drafts."""
+        answering = [s for s in self._running.values() if s.answering and s.pending]
+        rows = sum(s.pending for s in answering)
+        prompts = sum(s.pending for s in self._running.values() if not s.answering)
+        beside = min(prompts, self.limits.prompt_rows_beside_answers, self.limits.step_rows - len(answering))
+        room = max(0, self.limits.step_rows - rows - beside)
+        return Outlook(tuple(s.job.id for s in answering), beside, room)
+
+    def plan(self, drafts: Mapping[int, int] | None = None) -> tuple[Chunk, ...]:
+        """Take the rows of the next step from what runs. Empty only when nothing has rows to compute.
+
+        drafts: further rows of answering sequences. What is not granted of them is not pending.
+        """
+        guesses = drafts or {}
         # The least first, so that what it leaves goes to the others; without drafts in order of admission.
-        answering = sorted((s for s in self._running.values() if s.answering and s.pending), key=_pending)
+        answering = sorted(
+            (s for s in self._running.values() if s.answering and s.pending),
+            key=lambda s: s.pending + guesses.get(s.job.id, 0),
+        )
         left = self.limits.step_rows - len(answering)
         prompts = self._plan_prompts(min(left, self.limits.prompt_rows_beside_answers) if answering else left)
         left -= sum(chunk.rows for chunk in prompts)
         answers = []
         for others, sequence in zip(reversed(range(len(answering))), answering, strict=True):
-            answers.append(self._take(sequence, 1 + left // (others + 1)))
-            left -= answers[-1].rows - 1
+            guessed = guesses.get(sequence.job.id, 0)
+            rows = min(sequence.pending + guessed, 1 + left // (others + 1))
+            answers.append(Chunk(sequence.job.id, rows))
+            sequence.pending = max(0, sequence.pending - rows)
+            left -= rows - 1
         return (*answers, *prompts)
 
     def _plan_prompts(self, left: int) -> list[Chunk]:
@@ -211,6 +240,3 @@ class Scheduler:
         age = (self._admissions - waiting.admitted_before) // AGEING
         return -(waiting.job.priority + age), waiting.arrival
 
-
-def _pending(sequence: _Running) -> int:
-    return sequence.pending

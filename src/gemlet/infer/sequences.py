@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -72,6 +73,8 @@ class AnswerSequence:
         self.place = Place(call.root, len(request.ids))
         self.state: State | None = None
         self.source: SharedState | None = None
+        self.draft: list[int] = []  # guesses behind `ids` that the step in flight reads too
+        self._drafted = self._accepted = 0
         self._ranking = ranking
         self._sampler = Sampler(
             request.sampling, seed=request.seed, choice=index, prompt_ids=request.ids, ranking=ranking
@@ -82,15 +85,41 @@ class AnswerSequence:
         """Whether the prompt is not answered yet."""
         return len(self.ids) == len(self.request.ids)
 
+    @property
+    def room(self) -> int:
+        """Tokens of a draft that can still be accepted: one more is chosen behind them."""
+        return self.request.positions - len(self.ids) - 1
+
+    def tokens(self, start: int, rows: int) -> list[int]:
+        """The ids to read at [start, start + rows), a draft's behind the known ones."""
+        return self.ids[start : start + rows] + self.draft[: max(0, start + rows - len(self.ids))]
+
     def wanted(self, start: int, rows: int) -> tuple[list[int], list[int]]:
         """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""
-        last = len(self.ids) - 1
-        return ([last] if start <= last < start + rows else []), []
+        return list(range(max(start, len(self.ids) - 1), start + rows)), []
 
-    def answer(self, row: Row) -> bool:
-        """Choose the next token and emit it; whether the choice goes on."""
+    def verify(self, rows: Iterable[Row]) -> bool:
+        """Answer from the rows of the last token and of the draft, as far as the draft is what is chosen.
+
+        The state is cut back to what was. Returns whether the choice goes on.
+        """
+        draft, self.draft = self.draft, []
+        self._drafted += len(draft)
+        going = True
+        for row, guess in zip(rows, [*draft, None], strict=True):
+            going = self.answer(row, guess)
+            if not going or self.ids[-1] != guess:
+                break
+        assert self.state is not None
+        if self.state.length > (read := len(self.ids) - going):  # the token chosen last is still to be read
+            self.state.trim(read)
+        return going
+
+    def answer(self, row: Row, guess: int | None = None) -> bool:
+        """Choose the next token and emit it; whether the choice goes on. `guess`: what a draft has there."""
         request, position = self.request, len(self.ids)
         token = self._sampler.choose(row, position)
+        self._accepted += token == guess
         value: float | None = None
         top: Alternatives = ()
         if request.logprobs is not None:
@@ -100,7 +129,8 @@ class AnswerSequence:
             finish = "stop"
         elif position + 1 == request.positions:
             finish = "length"
-        self.call.emit(Token(time.perf_counter(), self.index, token, value, top, finish))
+        drafts = self._drafted, self._accepted
+        self.call.emit(Token(time.perf_counter(), self.index, token, value, top, finish, *drafts))
         if finish is None:
             self.ids.append(token)
         return finish is None
@@ -129,6 +159,10 @@ class PromptSequence:
         self._hidden = np.empty((len(request.hidden), hidden_size), np.float32)
         self._logprobs: list[float] = []
         self._greedy: list[bool] = []
+
+    def tokens(self, start: int, rows: int) -> list[int]:
+        """The ids to read at [start, start + rows)."""
+        return self.ids[start : start + rows]
 
     def wanted(self, start: int, rows: int) -> tuple[list[int], list[int]]:
         """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""

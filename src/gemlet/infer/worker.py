@@ -16,6 +16,7 @@ from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sin
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
 from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
+from gemlet.infer.speculate import Speculator
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
@@ -41,8 +42,16 @@ class Decoder(Ranking, PageJoiner, Protocol):
 class Worker:
     """Owns the decoder and every sequence. `run` is the loop, its other methods are for other threads."""
 
-    def __init__(self, decoder: Decoder, limits: Limits, prefixes: Prefixes, root: bytes = b"") -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        limits: Limits,
+        prefixes: Prefixes,
+        root: bytes = b"",
+        speculator: Speculator | None = None,
+    ) -> None:
         self._decoder = decoder
+        self._speculator = speculator
         self._prefixes = prefixes
         self._root = root
         self._changed = threading.Condition()  # guards the scheduler, _calls and what follows
@@ -58,6 +67,8 @@ class Worker:
     def submit(self, request: Request, sink: Sink) -> int:
         """Put a request in line; its id. Raises when the line is full or the loop has ended."""
         price = self._decoder.kv_bytes(request.positions)
+        if self._speculator is not None and isinstance(request, AnswerRequest):
+            price += self._speculator.kv_bytes(request.positions)
         wide = not isinstance(request, AnswerRequest) and len(request.wanted) > 1
         with self._changed:
             if self._broken is not None:
@@ -100,6 +111,8 @@ class Worker:
             self._end_everything()
             self._prefixes.close()
             self._decoder.close()
+            if self._speculator is not None:
+                self._speculator.close()
 
     def _turn(self) -> bool:
         with self._changed:
@@ -115,14 +128,30 @@ class Worker:
         for id in admitted:
             self._start(id)
         failed = self._catch_up()
+        drafts = self._drafts()
         with self._changed:
-            chunks = self._scheduler.plan()
+            chunks = self._scheduler.plan({sequence.id: len(sequence.draft) for sequence in drafts})
             stuck = not (chunks or admitted or cancelled or failed or self._scheduler.idle)
         if stuck:
             raise AssertionError("requests wait, but the scheduler plans nothing")
         if chunks:
             self._step(chunks)
         return True
+
+    def _drafts(self) -> list[AnswerSequence]:
+        """The sequences that have been given a draft to check in the next step."""
+        if self._speculator is None:
+            return []
+        with self._changed:
+            outlook = self._scheduler.outlook()
+        answering = [self._sequences[id] for id in outlook.answering]
+        answers = [sequence for sequence in answering if isinstance(sequence, AnswerSequence)]
+        if not answers or outlook.room == 0:
+            return []
+        drafts = self._speculator.drafts(answers, outlook.beside, outlook.room)
+        for sequence in answers:
+            sequence.draft = list(drafts.get(sequence.id, ()))[: sequence.room]
+        return [sequence for sequence in answers if sequence.draft]
 
     def _start(self, id: int) -> None:
         """Give an admitted sequence its state."""
@@ -176,7 +205,13 @@ class Worker:
         return sequence
 
     def _step(self, chunks: Iterable[Chunk]) -> None:
+        began = time.perf_counter()
         running = [(self._sequences[chunk.id], chunk.rows) for chunk in chunks]
+        answers = 0
+        for sequence, rows in running:
+            if isinstance(sequence, AnswerSequence) and not sequence.in_prompt:
+                del sequence.draft[rows - 1 :]  # what the scheduler had no room for
+                answers += rows
         spans = [(sequence, _length(sequence), rows) for sequence, rows in running]
         wanted = [sequence.wanted(start, rows) for sequence, start, rows in spans]
         for sequence, _ in running:
@@ -202,6 +237,9 @@ class Worker:
                 self._fail(sequence.call, error)
             if sequence.call.deaf:
                 self._cancel(sequence.call.id, None)
+        if self._speculator is not None:
+            beside = sum(rows for _, rows in running) - answers
+            self._speculator.measured(answers, beside, time.perf_counter() - began)
 
     def _receive(self, sequence: Sequence, logits: dict[int, Row], hidden: dict[int, Row]) -> None:
         if isinstance(sequence, PromptSequence):
@@ -210,10 +248,10 @@ class Worker:
             if finished:
                 self._end(sequence)
         elif logits:
-            (row,) = logits.values()
             if sequence.in_prompt:
+                (row,) = logits.values()
                 self._begin_answers(sequence, row)
-            elif sequence.answer(row):
+            elif sequence.verify(logits.values()):
                 self._more(sequence)
             else:
                 self._end(sequence)
@@ -260,6 +298,8 @@ class Worker:
         """Take a sequence out; the pages of its state may serve a later prompt."""
         del self._sequences[sequence.id]
         self._unread.pop(sequence.id, None)
+        if self._speculator is not None:
+            self._speculator.forget(sequence.id)
         with self._changed:
             self._scheduler.remove(sequence.id)
         if sequence.source is not None:
@@ -318,7 +358,7 @@ def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int],
     hidden: list[int] = []
     for (sequence, start, rows), (of_logits, of_hidden) in zip(spans, wanted, strict=True):
         offset = len(ids) - start
-        ids += sequence.ids[start : start + rows]
+        ids += sequence.tokens(start, rows)
         positions += range(start, start + rows)
         logits += [position + offset for position in of_logits]
         hidden += [position + offset for position in of_hidden]

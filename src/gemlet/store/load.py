@@ -10,6 +10,8 @@ from typing import cast
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelFileError
 from gemlet.infer.cache import PageFiles
 from gemlet.infer.chat import Model
+from gemlet.infer.draft_model import DraftModel
+from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Loaded
 from gemlet.model.weights import load as load_model
@@ -33,6 +35,7 @@ def load(
     context: int | None = None,
     threads: int | None = None,
     offline: bool | None = None,
+    draft: str | os.PathLike[str] | bool | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Open a model.
@@ -42,12 +45,16 @@ def load(
     weights: "auto" (as stored; a bf16 checkpoint as int8), "stored", "bf16", "int8" or "int4". context:
     positions a request may take, at most and by default the model's own. threads: by default chosen from
     the machine. Of these three, None takes what the settings say. offline: changes nothing yet, since nothing
-    is downloaded here. progress: called with the bytes done and in all while weights are prepared, once.
+    is downloaded here. draft: guesses that are checked several a step, which changes the speed and no result:
+    True for those that the text itself suggests, a reference for a smaller model with the same tokenizer
+    besides, False for none, None for what the settings say. progress: called with the bytes done and in all
+    while weights are prepared, once.
 
     Raises ModelNotFoundError with the next step, ModelFileError naming file and field, InvalidRequestError,
-    UnsupportedParameterError for adapters and endpoints, ContextLengthError for a context the model lacks.
+    UnsupportedParameterError for adapters and endpoints, ContextLengthError for a context the model lacks;
+    InvalidRequestError also for a draft model with another tokenizer.
     """
-    _check_arguments(ref, context, threads, offline)
+    _check_arguments(ref, context, threads, offline, draft)
     settings = read_settings()
     weights = weights or cast(str, settings["weights"].value)
     limit = context or cast("int | None", settings["context"].value)
@@ -64,6 +71,10 @@ def load(
     if tokenizer.vocab_size < config.vocab_size:
         problem = f"has {tokenizer.vocab_size} pieces, the embedding has {config.vocab_size} rows"
         raise ModelFileError(loaded.facts.tokenizer.path, "vocabulary", problem)
+    drafts = settings["drafts"].value if draft is None else draft
+    small = None
+    if not isinstance(drafts, bool):
+        small = _draft_decoder(os.fspath(cast(str, drafts)), threads, tokenizer, progress)
     decoder = Decoder(config, loaded.weights, threads=threads)
     return Model(
         decoder,
@@ -75,6 +86,7 @@ def load(
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
         notices=(*found.notices, *loaded.facts.corrections, *loaded.notes),
+        speculator=AdaptiveSpeculator(DraftModel(small) if small else None) if drafts else None,
     )
 
 
@@ -85,6 +97,18 @@ def prefix_dir() -> Path:
 
 def _prefix_files(limit: int) -> PageFiles | None:
     return PageFiles(prefix_dir(), limit) if limit else None
+def _draft_decoder(ref: str, threads: int | None, tokenizer: Tokenizer, progress: Progress | None) -> Decoder:
+    """The decoder of the model that drafts. InvalidRequestError unless it has that tokenizer."""
+    found = resolve(ref, progress=progress)
+    loaded = load_model(found.path, "auto", cache_dir=cache_dir(), progress=progress)
+    own = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
+    if own.sha256 != tokenizer.sha256:
+        raise InvalidRequestError(
+            f"{ref} cannot draft: its tokenizer is another one (vocabulary {own.sha256[:12]},"
+            f" the model's is {tokenizer.sha256[:12]})",
+            hint="a smaller model of the same family has the same vocabulary",
+        )
+    return Decoder(loaded.facts.config, loaded.weights, threads=threads)
 
 
 def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Decoder) -> Manifest:
@@ -103,9 +127,11 @@ def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Dec
     )
 
 
-def _check_arguments(ref: object, context: object, threads: object, offline: object) -> None:
+def _check_arguments(ref: object, context: object, threads: object, offline: object, draft: object) -> None:
     if ref is not None and not isinstance(ref, (str, os.PathLike)):
         raise InvalidRequestError(f"ref must be text, not {type(ref).__name__}")
+    if draft is not None and not isinstance(draft, (str, os.PathLike, bool)):
+        raise InvalidRequestError(f"draft must be a model reference, true or false, not {draft!r}")
     for name, value in (("context", context), ("threads", threads)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InvalidRequestError(f"{name} must be a whole number from 1, not {value!r}")

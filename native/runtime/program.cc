@@ -35,6 +35,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
       pool_(threads),
       next_(spec_.instructions.size()),
       scratch_(static_cast<size_t>(pool_.size())),
+      next_side_(spec_.instructions.size()),
       seconds_(kOps) {
   check();
   for (int width : spec_.buffers) {
@@ -62,6 +63,7 @@ void Program::place_barriers() {
       const Instruction& before = spec_.instructions[i - 1];
       barrier = is_spread(in.op) != is_spread(before.op) || in.rows != before.rows || in.op == Op::attend || before.op == Op::attend;
       if (in.op == Op::linear && is_dense(spec_.matrices[static_cast<size_t>(in.weight)].format) && written.count(in.a)) barrier = true;
+      if (in.op == Op::linear && written.count(in.b)) barrier = true;
     }
     if (barrier) written.clear();
     if (in.op == Op::linear) written.insert(in.out);
@@ -89,6 +91,7 @@ void Program::run(const Step& step) {
   logits_out_ = step.logits_out;
   hidden_out_ = step.hidden_out;
   plan_attention(step);
+  plan_sides(step);
   for (auto& next : next_) next.store(0, std::memory_order_relaxed);
   pool_.run([&](int thread) { run_thread(step, thread); });
   for (size_t s = 0; s < step.states.size(); s++) step.states[s]->advance(step.state_rows[s]);
@@ -104,7 +107,7 @@ void Program::run_thread(const Step& step, int thread) {
     const int rows = row_count(step, in.rows);
     if (rows > 0) {
       if (in.op == Op::linear)
-        run_linear(in, step, next_[i]);
+        run_linear(i, step, thread);
       else if (in.op == Op::attend)
         run_attend(in, step, next_[i], thread);
       else
@@ -163,17 +166,21 @@ void Program::run_rows(const Instruction& in, const Step& step, int begin, int e
   }
 }
 
-void Program::run_linear(const Instruction& in, const Step& step, std::atomic<int>& next) {
+// A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
+int Program::grain(const Weight& w) const { return static_cast<int>(round_up(std::max(1, w.panels() / (pool_.size() * 6)), 4)); }
+
+void Program::run_linear(size_t instruction, const Step& step, int thread) {
+  const Instruction& in = spec_.instructions[instruction];
   const Weight& w = spec_.matrices[static_cast<size_t>(in.weight)];
-  const int rows = row_count(step, in.rows), panels = w.panels();
-  // A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
-  const int grain = static_cast<int>(round_up(std::max(1, panels / (pool_.size() * 6)), 4));
-  for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
+  const int rows = row_count(step, in.rows), panels = w.panels(), grain = this->grain(w);
+  if (barrier_before_[instruction]) start_sides(instruction);
+  for (int begin; (begin = next_[instruction].fetch_add(grain, std::memory_order_relaxed)) < panels;) {
     const int end = std::min(panels, begin + grain);
     if (is_dense(w.format))
       kernels_.linear_dense(w, row(in.a, 0), stride(in.a), row(in.out, 0), stride(in.out), rows, begin, end);
     else
       kernels_.linear(w, codes(in.a, rows), row(in.out, 0), stride(in.out), rows, begin, end);
+    if (has_side(instruction)) add_sides(instruction, begin, end, thread);
   }
 }
 

@@ -7,14 +7,14 @@ is never known to the forward pass, so nothing in it can depend on values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.ops.batch import Batch, State, StepOutput
+from gemlet.ops.batch import Adapter, Batch, State, StepOutput
 from gemlet.ops.packed import Packed
 
 Float32 = NDArray[np.float32]
@@ -32,7 +32,10 @@ class Operations(Protocol[X]):
         """x / sqrt(mean(x²) + eps) * weight, over each group of len(weight) neighbours of a row."""
 
     def linear(self, x: X, weight: Packed, precise: bool = False) -> X:
-        """x · weightᵀ. `precise` asks an executor with quantised activations for 16 bits instead of 8."""
+        """x · weightᵀ. `precise` asks an executor with quantised activations for 16 bits instead of 8.
+
+        To the rows of a state whose adapter has a `LowRank` for `weight`, its product is added.
+        """
 
     def rope(self, x: X, head_dim: int, theta: float) -> X:
         """Rotate element i of each head with i + head_dim/2 by position * theta^(-2i/head_dim)."""
@@ -81,6 +84,22 @@ class CacheLayer:
     window: int | None
 
 
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """What an adapter adds to a product: scale * (x · aᵀ) · bᵀ, in float32 of the unrounded x.
+
+    a: dense [rank, columns of the weight]. b: dense [rows of the weight, rank].
+    """
+
+    a: Packed
+    b: Packed
+    scale: float
+
+    @property
+    def nbytes(self) -> int:
+        return self.a.nbytes + self.b.nbytes
+
+
 @dataclass(frozen=True)
 class Program:
     """What an executor is built from.
@@ -118,6 +137,12 @@ class Executor(Protocol):
 
     def restore(self, data: bytes) -> State:
         """The state that `State.save` turned into bytes. StateError when they do not fit the program."""
+
+    def adapter(self, parts: Sequence[tuple[Packed, LowRank]]) -> Adapter:
+        """What is added to the products with some weights of the program, for `Batch.adapters`.
+
+        Another thread may call it while a step runs. InvalidRequestError when a part does not fit.
+        """
 
     def step(self, batch: Batch) -> StepOutput:
         """Run the rows of `batch` and advance its states. A step that raises advances none."""

@@ -22,6 +22,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Entry:
+    root: str
     ids: NDArray[np.int32]
     state: State
     nbytes: int
@@ -43,21 +44,28 @@ class Prefixes:
         """Bytes held."""
         return sum(entry.nbytes for entry in self._entries)
 
-    def keep(self, ids: Sequence[int], state: State) -> None:
-        """Take over a state that has read exactly these ids. The caller must not use it any more."""
-        entry = _Entry(np.asarray(ids, np.int32), state, state.nbytes)
-        self._entries = [other for other in self._entries if not np.array_equal(other.ids, entry.ids)]
+    def keep(self, ids: Sequence[int], state: State, root: str = "") -> None:
+        """Take over a state that has read exactly these ids. The caller must not use it any more.
+
+        `root`: what the state depends on besides its ids; only a request with the same finds it.
+        """
+        entry = _Entry(root, np.asarray(ids, np.int32), state, state.nbytes)
+        self._entries = [
+            other for other in self._entries if other.root != root or not np.array_equal(other.ids, entry.ids)
+        ]
         if entry.nbytes <= self._limit:
             self._entries.append(entry)
         while self.nbytes > self._limit:
             del self._entries[0]
 
-    def find(self, ids: Sequence[int], most: int) -> Found:
+    def find(self, ids: Sequence[int], most: int, root: str = "") -> Found:
         """A copy of the state with the longest prefix in common, cut to it and to `most` tokens."""
         if self._limit == 0:
             return Found(None, "prefix reuse is switched off")
         wanted = np.asarray(ids[:most], np.int32)
-        shared = sorted(((_common(wanted, e.ids), i) for i, e in enumerate(self._entries)), reverse=True)
+        shared = sorted(
+            ((_common(wanted, e.ids), i) for i, e in enumerate(self._entries) if e.root == root), reverse=True
+        )
         for length, i in shared:
             if length < self._shortest:
                 break

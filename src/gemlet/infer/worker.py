@@ -11,12 +11,12 @@ from typing import Protocol
 import numpy as np
 
 from gemlet.errors import GemletError, ModelClosedError
+from gemlet.infer.adapters import Adapting
 from gemlet.infer.prefixes import Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
 from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
-from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
 SNAPSHOT_ROWS = 128
@@ -26,11 +26,9 @@ WIDE_CHUNK = 64
 """Rows a step takes of a prompt that wants logits of many: one row of logits is a mebibyte."""
 
 
-class Decoder(Ranking, Protocol):
+class Decoder(Ranking, Adapting, Protocol):
     """What the engine needs of `model.decoder.Decoder`."""
 
-    @property
-    def config(self) -> ModelConfig: ...
     @property
     def max_rows(self) -> int: ...
     def new_state(self) -> State: ...
@@ -132,7 +130,7 @@ class Worker:
             if sequence.source is not None:
                 sequence.state, sequence.source = sequence.source.take(), None
                 return
-            found = self._prefixes.find(sequence.ids, call.request.reusable)
+            found = self._prefixes.find(sequence.ids, call.request.reusable, _root(call.request))
             sequence.state = found.state or self._decoder.new_state()
             cached = sequence.state.length
             with self._changed:
@@ -194,7 +192,7 @@ class Worker:
         call, request, state = first.call, first.request, first.state
         assert state is not None
         if len(first.ids) >= SNAPSHOT_ROWS:
-            self._prefixes.keep(first.ids, state.copy())
+            self._prefixes.keep(first.ids, state.copy(), _root(request))
         choices = [
             first if i == 0 else AnswerSequence(next(self._ids), call, request, i, self._decoder)
             for i in sorted(call.open)
@@ -237,7 +235,8 @@ class Worker:
         if sequence.source is not None:
             sequence.source.leave()
         if keep and sequence.state is not None and sequence.state.length > 0:
-            self._prefixes.keep(sequence.ids[: sequence.state.length], sequence.state)
+            ids = sequence.ids[: sequence.state.length]
+            self._prefixes.keep(ids, sequence.state, _root(sequence.call.request))
         sequence.state = sequence.source = None
 
     def _cancel(self, id: int, index: int | None) -> None:
@@ -278,6 +277,11 @@ class Worker:
                 self._cancel(call.id, None)
 
 
+def _root(request: Request) -> str:
+    """What the states of a request depend on besides its ids."""
+    return "" if request.adapter is None else request.adapter.info.sha256
+
+
 def _length(sequence: Sequence) -> int:
     assert sequence.state is not None
     return sequence.state.length
@@ -295,5 +299,10 @@ def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int],
         logits += [position + offset for position in of_logits]
         hidden += [position + offset for position in of_hidden]
     states = tuple(sequence.state for sequence, _, _ in spans if sequence.state is not None)
+    loaded = [sequence.call.request.adapter for sequence, _, _ in spans]
+    adapters = (
+        tuple(None if adapter is None else adapter.computed for adapter in loaded) if any(loaded) else ()
+    )
     vectors = [np.asarray(values, np.int32) for values in (ids, positions, logits, hidden)]
-    return Batch(vectors[0], vectors[1], states, tuple(rows for _, _, rows in spans), vectors[2], vectors[3])
+    counts = tuple(rows for _, _, rows in spans)
+    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters)

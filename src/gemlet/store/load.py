@@ -8,6 +8,7 @@ from typing import cast
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelFileError
 from gemlet.infer.chat import Model
+from gemlet.model.adapters import AdapterFile, read_adapter
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Loaded
 from gemlet.model.weights import load as load_model
@@ -35,15 +36,16 @@ def load(
 ) -> Model:
     """Open a model.
 
-    ref: NAME, PATH or org/repo[:file-or-quant][@revision]; None for the default: GEMLET_MODEL, the
-    configuration file, gemma-3-1b-it where it is on this machine, else the embedded model, as `notices` say.
+    ref: NAME, PATH or org/repo[:file-or-quant][@revision], each with an optional +ADAPTER, a PEFT LoRA
+    folder; None for the default: GEMLET_MODEL, the configuration file, gemma-3-1b-it where it is on this
+    machine, else the embedded model, as `notices` say.
     weights: "auto" (as stored; a bf16 checkpoint as int8), "stored", "bf16", "int8" or "int4". context:
     positions a request may take, at most and by default the model's own. threads: by default chosen from
     the machine. Of these three, None takes what the settings say. offline: changes nothing yet, since nothing
     is downloaded here. progress: called with the bytes done and in all while weights are prepared, once.
 
     Raises ModelNotFoundError with the next step, ModelFileError naming file and field, InvalidRequestError,
-    UnsupportedParameterError for adapters and endpoints, ContextLengthError for a context the model lacks.
+    UnsupportedParameterError for endpoints, ContextLengthError for a context the model lacks.
     """
     _check_arguments(ref, context, threads, offline)
     settings = read_settings()
@@ -55,6 +57,9 @@ def load(
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
+    adapter = None
+    if found.adapter is not None:
+        adapter = read_adapter(found.adapter, config, loaded.weights.sha256)
     if limit is not None and limit > config.context_length:
         hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
         raise ContextLengthError(limit, config.context_length, hint=hint)
@@ -66,22 +71,30 @@ def load(
     return Model(
         decoder,
         tokenizer,
-        manifest=_manifest(found.reference, loaded, tokenizer, decoder),
+        manifest=_manifest(found.reference, loaded, adapter, tokenizer, decoder),
         sampling=loaded.facts.sampling,
         has_chat_format=loaded.facts.chat_template is not None,
         context=limit,
         reference=found.reference,
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes),
+        notices=(
+            *found.notices,
+            *loaded.facts.corrections,
+            *loaded.notes,
+            *(() if adapter is None else adapter.notices),
+        ),
+        adapter=adapter,
     )
 
 
-def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Decoder) -> Manifest:
+def _manifest(
+    reference: str, loaded: Loaded, adapter: AdapterFile | None, tokenizer: Tokenizer, decoder: Decoder
+) -> Manifest:
     return Manifest(
         model=reference,
         weights_sha256=loaded.weights.sha256,
         tokenizer_sha256=tokenizer.sha256,
         template_sha256=template_sha256(base=loaded.facts.chat_template is None),
-        adapter_sha256=None,
+        adapter_sha256=None if adapter is None else adapter.sha256,
         weights_type=loaded.weights.weights_type,
         activation_type=decoder.activation_type,
         kv_type=decoder.cache_type,

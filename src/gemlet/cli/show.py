@@ -132,13 +132,13 @@ def _adapter(adapter: dict[str, Any] | None) -> list[tuple[str, str]]:
         f"weights with sha256 {base[:16]}…" if base else "its files do not say; its shapes fit this model"
     )
     return [
-        ("adapter", adapter["path"]),
+        ("adapter", f"{adapter['path']}, sha256 {adapter['sha256'][:16]}…"),
         (
-            "",
-            f"LoRA, rank {adapter['rank']}, {adapter['parameters'] / 1e6:,.1f} M parameters, "
-            f"{_megabytes(adapter['bytes'])}, on {', '.join(adapter['modules'])}",
+            "low rank",
+            f"{adapter['rank']}, on {', '.join(adapter['modules'])}: "
+            f"{adapter['parameters'] / 1e6:,.1f} M parameters, {_megabytes(adapter['bytes'])}",
         ),
-        ("", f"sha256 {adapter['sha256'][:16]}…; trained on: {trained}"),
+        ("trained on", trained),
     ]
 
 

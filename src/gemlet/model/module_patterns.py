@@ -1,7 +1,7 @@
 """Regular expressions over module names, as adapter configurations hold them, matched in bounded time.
 
 A pattern comes from a file that nobody vouches for, and Python's `re` can be made to search for ever. Here
-every part of a pattern is tried once at every position of a name, and never more than `STEPS` times in all.
+a part of a pattern is searched once at each position of a name, and the steps of all that are bounded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Set:
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """No character, but a place: `^`, `$`, `b` (a word begins or ends) or `B`."""
+    """No character, but a place: `^`, `$`, or `b`, where a word begins or ends."""
 
     kind: str
 
@@ -120,9 +120,8 @@ class _Parser:
         if character in "*+?{":
             self._fail(f"a {character} behind nothing")
         if character == "\\":
-            if self._next() in ("b", "B"):
-                self._at += 1
-                return _Place(self._text[self._at - 1])
+            if self._take("b"):
+                return _Place("b")
             return _Set(self._escape())
         return _Set(character.__eq__)
 
@@ -206,11 +205,11 @@ class Patterns:
 
     def _ends(self, node: _Node, text: str, at: int, known: dict[tuple[int, int], set[int]]) -> set[int]:
         """Every position at which the node can end that begins at `at`."""
+        self._steps += 1
+        if self._steps > STEPS:
+            raise PatternError("take too long to compare with the model's modules")
         key = id(node), at
         if key not in known:
-            self._steps += 1
-            if self._steps > STEPS:
-                raise PatternError("take too long to compare with the model's modules")
             known[key] = self._find(node, text, at, known)
         return known[key]
 
@@ -240,5 +239,4 @@ def _is_place(kind: str, text: str, at: int) -> bool:
     if kind in "^$":
         return at == (0 if kind == "^" else len(text))
     word = _CLASSES["w"]
-    border = (at > 0 and word(text[at - 1])) != (at < len(text) and word(text[at]))
-    return border == (kind == "b")
+    return (at > 0 and word(text[at - 1])) != (at < len(text) and word(text[at]))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from gemlet.infer.adapters import Adapters, LoadedAdapter
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
 from gemlet.infer.scheduler import Limits
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.types import Sampling
+from tests.adapters import random_adapter
 from tests.infer.naive import Running, assert_outputs_equal
 from tests.synthetic import tiny_config, write_tiny_gguf
 
@@ -25,6 +28,21 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("bits") / "tiny.gguf"
     write_tiny_gguf(path, CONFIG, np.random.default_rng(1), "Q4_0")
     return load(path, cache_dir=None).weights
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    under = tmp_path_factory.mktemp("adapters")
+    return [
+        random_adapter(under / "p", CONFIG, 1, rank=4),
+        random_adapter(under / "q", CONFIG, 2, rank=17, kinds=["attn_q", "attn_v", "ffn_down"]),
+    ]
+
+
+def loaded(decoder: Decoder, folders) -> list[LoadedAdapter | None]:
+    """None, for the model alone, and each adapter."""
+    adapters = Adapters(decoder, "0" * 64)
+    return [None, *(adapters.find(adapters.load(folder).name) for folder in folders)]
 
 
 def requests(rng: random.Random) -> list[AnswerRequest | PromptRequest]:
@@ -53,14 +71,23 @@ def check_equal(got: Running, alone: Running) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_chunks_neighbours_prefixes_threads_and_cancellations(weights, seed):
+def test_chunks_neighbours_prefixes_adapters_threads_and_cancellations(weights, folders, seed):
     rng = random.Random(seed)
-    asked = requests(rng)
-    quiet = Engine(Decoder(CONFIG, weights, threads=1), limits=Limits(256, sequences=1), prefix_bytes=0)
-    alone = [Running.submit(quiet, request).wait() for request in asked]
+    asked, chosen = requests(rng), [rng.randrange(3) for _ in range(24)]
+    decoder = Decoder(CONFIG, weights, threads=1)
+    of_quiet, quiet = (
+        loaded(decoder, folders),
+        Engine(decoder, limits=Limits(256, sequences=1), prefix_bytes=0),
+    )
+    alone = [
+        Running.submit(quiet, replace(request, adapter=of_quiet[which])).wait()
+        for request, which in zip(asked, chosen, strict=True)
+    ]
     quiet.close()
     limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
-    busy = Engine(Decoder(CONFIG, weights, threads=2), limits=limits, shortest_prefix=2)
+    decoder = Decoder(CONFIG, weights, threads=2)
+    of_busy, busy = loaded(decoder, folders), Engine(decoder, limits=limits, shortest_prefix=2)
+    asked = [replace(request, adapter=of_busy[which]) for request, which in zip(asked, chosen, strict=True)]
     cached = 0
     for start in range(0, len(asked), 8):
         together = [Running.submit(busy, request) for request in asked[start : start + 8]]

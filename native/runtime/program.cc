@@ -36,6 +36,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
       next_(spec_.instructions.size()),
       scratch_(static_cast<size_t>(pool_.size())),
       next_side_(spec_.instructions.size()),
+      sides_done_(spec_.instructions.size()),
       seconds_(kOps) {
   check();
   for (int width : spec_.buffers) {
@@ -55,7 +56,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
 // Within a run of row operations a thread meets only its own rows, and within a run of spread ones only what was there before:
 // a barrier is needed where the kind or the set of rows changes, or where a spread operation reads what its run wrote.
 void Program::place_barriers() {
-  std::set<int> written;  // float buffers, by the run so far
+  std::set<int> written, adapted;  // float buffers that the run so far writes, and that its side products read
   for (size_t i = 0; i < spec_.instructions.size(); i++) {
     const Instruction& in = spec_.instructions[i];
     bool barrier = i == 0;
@@ -63,10 +64,16 @@ void Program::place_barriers() {
       const Instruction& before = spec_.instructions[i - 1];
       barrier = is_spread(in.op) != is_spread(before.op) || in.rows != before.rows || in.op == Op::attend || before.op == Op::attend;
       if (in.op == Op::linear && is_dense(spec_.matrices[static_cast<size_t>(in.weight)].format) && written.count(in.a)) barrier = true;
-      if (in.op == Op::linear && written.count(in.b)) barrier = true;
+      if (in.op == Op::linear && (written.count(in.b) || adapted.count(in.out))) barrier = true;
     }
-    if (barrier) written.clear();
-    if (in.op == Op::linear) written.insert(in.out);
+    if (barrier) {
+      written.clear();
+      adapted.clear();
+    }
+    if (in.op == Op::linear) {
+      written.insert(in.out);
+      adapted.insert(in.b);
+    }
     barrier_before_.push_back(barrier);
   }
 }
@@ -166,14 +173,13 @@ void Program::run_rows(const Instruction& in, const Step& step, int begin, int e
   }
 }
 
-// A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
-int Program::grain(const Weight& w) const { return static_cast<int>(round_up(std::max(1, w.panels() / (pool_.size() * 6)), 4)); }
-
 void Program::run_linear(size_t instruction, const Step& step, int thread) {
   const Instruction& in = spec_.instructions[instruction];
   const Weight& w = spec_.matrices[static_cast<size_t>(in.weight)];
-  const int rows = row_count(step, in.rows), panels = w.panels(), grain = this->grain(w);
-  if (barrier_before_[instruction]) start_sides(instruction);
+  const int rows = row_count(step, in.rows), panels = w.panels();
+  // A few tasks a thread even out what the threads lose to others; even numbers of panels keep the tiles whole.
+  const int grain = static_cast<int>(round_up(std::max(1, panels / (pool_.size() * 6)), 4));
+  if (barrier_before_[instruction]) start_sides(instruction, thread);
   for (int begin; (begin = next_[instruction].fetch_add(grain, std::memory_order_relaxed)) < panels;) {
     const int end = std::min(panels, begin + grain);
     if (is_dense(w.format))

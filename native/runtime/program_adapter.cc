@@ -1,9 +1,11 @@
 // The side products of adapters. A run of products that share a barrier first has all its x · Aᵀ computed, then every task of a
-// product adds (x · Aᵀ) · Bᵀ to the panels it has just written. A step without adapters does none of this, and waits for nothing more.
+// product adds (x · Aᵀ) · Bᵀ to the panels it has just written, waiting for x · Aᵀ only where it is not complete by then: there is no
+// barrier between. A step without adapters does none of this.
 //
 // One element is, whatever surrounds it: for each chunk of columns a sum in ascending order; the chunks added up in order, times the
-// scale; the sum of their products with B in ascending order; added to the base product.
+// scale; their products with B added to the base product in ascending order.
 #include <algorithm>
+#include <thread>
 
 #include "gemlet/program.h"
 
@@ -15,12 +17,6 @@ constexpr int kSideRows = 48;       // of one task, or of one product with B: wh
 
 int chunks(const LowRank& part) { return (part.a.columns + kSideColumns - 1) / kSideColumns; }
 
-// Columns [first, first + columns) of panels [begin, end); more than one panel only of all columns.
-Weight slice(const Weight& w, int begin, int end, int first, int columns) {
-  const int64_t at = (static_cast<int64_t>(begin) * w.columns + first) * kPanel * dense_bytes(w.format);
-  return {w.format, (end - begin) * kPanel, columns, w.codes + at, nullptr, nullptr};
-}
-
 }  // namespace
 
 void Program::plan_sides(const Step& step) {
@@ -28,7 +24,7 @@ void Program::plan_sides(const Step& step) {
   if (std::all_of(step.adapters.begin(), step.adapters.end(), [](const Adapter* adapter) { return !adapter; })) return;
   first_side_.clear();
   int64_t at = 0, most = 0;
-  int widest = 0, grain = 0;
+  int widest = 0;
   for (size_t i = 0; i < spec_.instructions.size(); i++) {
     first_side_.push_back(sides_.size());
     if (barrier_before_[i]) at = 0;
@@ -45,26 +41,22 @@ void Program::plan_sides(const Step& step) {
         sides_.push_back({part, row, step.state_rows[s], at});
       at += static_cast<int64_t>(chunks(*part)) * step.state_rows[s] * part->stride();
       widest = std::max(widest, part->stride());
-      grain = std::max(grain, this->grain(part->b));
     }
     most = std::max(most, at);
   }
   first_side_.push_back(sides_.size());
   const auto grow = [](std::vector<float>& to, int64_t count) { to.resize(std::max(to.size(), static_cast<size_t>(count))); };
   grow(side_sums_, most);
-  for (Scratch& scratch : scratch_) {
-    grow(scratch.side_rows, static_cast<int64_t>(kSideRows) * widest);
-    grow(scratch.side_added, static_cast<int64_t>(kSideRows) * grain * kPanel);
-  }
+  for (Scratch& scratch : scratch_) grow(scratch.side_rows, static_cast<int64_t>(kSideRows) * widest);
   for (auto& next : next_side_) next.store(0, std::memory_order_relaxed);
+  for (auto& done : sides_done_) done.store(0, std::memory_order_relaxed);
 }
 
-// All x · Aᵀ of the run of products that begins here.
-void Program::start_sides(size_t instruction) {
+// This thread's share of all x · Aᵀ of the run of products that begins here.
+void Program::start_sides(size_t instruction, int thread) {
   if (sides_.empty()) return;
   size_t end = instruction + 1;
   while (end < spec_.instructions.size() && spec_.instructions[end].op == Op::linear && !barrier_before_[end]) end++;
-  if (first_side_[instruction] == first_side_[end]) return;
   int task = 0, mine = next_side_[instruction].fetch_add(1, std::memory_order_relaxed);
   for (size_t i = instruction; i < end; i++) {
     const int input = spec_.instructions[i].b;
@@ -75,26 +67,27 @@ void Program::start_sides(size_t instruction) {
         for (int panel = 0; panel < a.panels(); panel++)
           for (int r = 0; r < side.rows; r += kSideRows, task++) {
             if (task != mine) continue;
-            const int first = chunk * kSideColumns;
-            const Weight part = slice(a, panel, panel + 1, first, std::min(kSideColumns, a.columns - first));
+            const int first = chunk * kSideColumns, columns = std::min(kSideColumns, a.columns - first);
             float* sums = side_sums_.data() + side.at + (static_cast<int64_t>(chunk) * side.rows + r) * side.part->stride() + panel * kPanel;
-            kernels_.linear_dense(part, row(input, side.row + r) + first, stride(input), sums, side.part->stride(), std::min(kSideRows, side.rows - r), 0, 1);
+            kernels_.side_sums(a, panel, first, columns, row(input, side.row + r) + first, stride(input), sums, side.part->stride(), std::min(kSideRows, side.rows - r));
+            sides_done_[instruction].fetch_add(1, std::memory_order_release);
             mine = next_side_[instruction].fetch_add(1, std::memory_order_relaxed);
           }
     }
   }
-  pool_.barrier();
+  Scratch& scratch = scratch_[static_cast<size_t>(thread)];
+  scratch.side_run = instruction;
+  scratch.side_tasks = task;
 }
 
 // Panels [begin, end) of what adapters add to one product, which has been computed there.
 void Program::add_sides(size_t instruction, int begin, int end, int thread) {
   const Instruction& in = spec_.instructions[instruction];
   Scratch& scratch = scratch_[static_cast<size_t>(thread)];
-  const int width = (end - begin) * kPanel;
+  while (sides_done_[scratch.side_run].load(std::memory_order_acquire) < scratch.side_tasks) std::this_thread::yield();
   for (size_t s = first_side_[instruction]; s < first_side_[instruction + 1]; s++) {
     const Side& side = sides_[s];
     const int stride = side.part->stride();
-    const Weight b = slice(side.part->b, begin, end, 0, side.part->rank());
     for (int r = 0; r < side.rows; r += kSideRows) {
       const int rows = std::min(kSideRows, side.rows - r);
       const float* sums = side_sums_.data() + side.at + static_cast<int64_t>(r) * stride;
@@ -105,11 +98,7 @@ void Program::add_sides(size_t instruction, int begin, int end, int thread) {
         for (int i = 0; i < rows * stride; i++) x[i] += sums[i];
       }
       for (int i = 0; i < rows * stride; i++) x[i] *= side.part->scale;
-      kernels_.linear_dense(b, x, stride, scratch.side_added.data(), width, rows, 0, end - begin);
-      for (int i = 0; i < rows; i++) {
-        float* out = row(in.out, side.row + r + i) + begin * kPanel;
-        kernels_.add(out, scratch.side_added.data() + i * width, width, out);
-      }
+      kernels_.side_add(side.part->b, x, stride, row(in.out, side.row + r), this->stride(in.out), rows, begin, end);
     }
   }
 }

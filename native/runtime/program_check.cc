@@ -96,7 +96,7 @@ void check_products(const ProgramSpec& spec, int matrix) {
   for (const Instruction& in : spec.instructions) {
     if (in.op != Op::linear || in.weight != matrix) continue;
     products++;
-    require(in.rows == Rows::all && in.out >= 0, "an adapter cannot add to an output");
+    require(in.rows == Rows::all && in.out >= 0 && in.out != in.b, "an adapter cannot add to an output, nor in place");
     require(at(spec.buffers, in.b, "buffer") >= spec.matrices[static_cast<size_t>(matrix)].columns, "a product does not say what its input was made of");
   }
   require(products > 0, "an adapter adds to a matrix that no product is made with");

@@ -104,7 +104,7 @@ void check_definition(const Kernels& k, Random& random) {
           const size_t at = static_cast<size_t>(r * stride + o);
           const double got = step.hidden[at], expected = plain.hidden[at] + sum;
           // Every addition and product of the longest chain rounds once, each by half a unit of what was added up at most.
-          const double allowed = kUnit * ((columns + rank + 8) * size + 2 * (std::fabs(plain.hidden[at]) + size));
+          const double allowed = kUnit * ((columns + 8) * size + rank * (std::fabs(plain.hidden[at]) + size));
           CHECK_WITH(std::fabs(got - expected) <= allowed, k.name, columns, rank, r, o, got, expected, allowed);
         }
       CHECK(!same_bits(step.hidden.data(), plain.hidden.data(), static_cast<size_t>(rows)));

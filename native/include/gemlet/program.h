@@ -105,7 +105,9 @@ class Program {
     int64_t at;  // of its part of x · Aᵀ in side_sums_: [chunks of columns][rows][stride]
   };
   struct Scratch {  // of one thread
-    std::vector<float> queries, scores, sums, peaks, totals, side_rows, side_added;
+    std::vector<float> queries, scores, sums, peaks, totals, side_rows;
+    size_t side_run = 0;  // the run of products that this thread is in, by its first instruction
+    int side_tasks = 0;   // and how many tasks its x · Aᵀ are
   };
 
   void check() const;
@@ -120,10 +122,9 @@ class Program {
   Quantised codes(int buffer, int rows) const;
   void run_rows(const Instruction&, const Step&, int begin, int end);
   void run_linear(size_t instruction, const Step&, int thread);
-  int grain(const Weight&) const;
   void plan_sides(const Step&);
   bool has_side(size_t instruction) const { return !sides_.empty() && first_side_[instruction] < first_side_[instruction + 1]; }
-  void start_sides(size_t instruction);
+  void start_sides(size_t instruction, int thread);
   void add_sides(size_t instruction, int begin, int end, int thread);
   void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);
   void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;
@@ -147,7 +148,7 @@ class Program {
   std::vector<Scratch> scratch_;
   std::vector<Side> sides_;        // of this step, in the order of the instructions
   std::vector<size_t> first_side_;  // of each instruction, and the end
-  std::vector<std::atomic<int>> next_side_;  // next task of each instruction that begins a run of products
+  std::vector<std::atomic<int>> next_side_, sides_done_;  // next task, and tasks done, of each instruction that begins a run of products
   std::vector<float> side_sums_;
   float* logits_out_ = nullptr;
   float* hidden_out_ = nullptr;

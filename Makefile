@@ -46,11 +46,12 @@ parity: build  ## the real 270M against float32 transformers and the other engin
 	$(PY) -m pytest tests/parity
 
 MODEL := .cache/gemma-3-1b-random-qat.gguf
-bench: build  ## speed beside llama.cpp, start and memory, into benchmarks/results/
+bench: build  ## speed beside llama.cpp, cost of adapters, start and memory, into benchmarks/results/
 	$(PY) -c 'import llama_cpp' 2>/dev/null || \
 	  CMAKE_ARGS=-DGGML_NATIVE=ON $(PY) -m pip install -qq --no-binary llama-cpp-python llama-cpp-python
 	test -f $(MODEL) || { mkdir -p .cache && $(PY) benchmarks/make_model.py $(MODEL); }
 	$(PY) benchmarks/speed.py $(MODEL)
+	$(PY) benchmarks/adapters.py $(MODEL)
 	$(PY) benchmarks/start.py
 	$(PY) benchmarks/memory.py $(MODEL)
 	$(MAKE) docs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ import numpy as np
 from gemlet.model.decoder import Decoder
 from gemlet.model.sources import open_source
 from gemlet.model.weights import load_weights
-from gemlet.ops.batch import Batch, State
+from gemlet.ops.batch import Adapter, Batch, State
+from gemlet.ops.operations import LowRank
 from gemlet.store.settings import cache_dir
 
 LONGEST = 4096
@@ -47,7 +48,15 @@ class Gemlet:
         source = open_source(model)
         self._decoder = Decoder(source.config, load_weights(source, cache_dir=cache_dir()), threads=threads)
         self._state = self._decoder.new_state()
+        self._adapters: list[Adapter] = []
+        self.adapters_used = 0
+        self.config = self._decoder.config
         self.details = self._decoder.instruction_set
+
+    def adapt(self, parts: Mapping[str, LowRank]) -> int:
+        """Take in an adapter and give its bytes; the first `adapters_used` serve the sequences in turn."""
+        self._adapters.append(self._decoder.adapter(parts))
+        return self._adapters[-1].nbytes
 
     def prefill(self, ids: Sequence[int]) -> float:
         self._state = self._decoder.new_state()
@@ -69,8 +78,10 @@ class Gemlet:
         self._decoder.close()
 
     def _step(self, parts: list[tuple[State, Sequence[int]]], logits: Any = "last") -> float:
+        used = self._adapters[: self.adapters_used]
+        adapters = [used[i % len(used)] for i in range(len(parts))] if used else ()
         began = time.perf_counter()
-        self._decoder.step(Batch.of(parts, logits=logits))
+        self._decoder.step(Batch.of(parts, logits=logits, adapters=adapters))
         return time.perf_counter() - began
 
 

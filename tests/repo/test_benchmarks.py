@@ -21,7 +21,7 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
     """The scripts as modules, imported as they import each other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
-        names = ("results_file", "engines", "speed", "memory", "start")
+        names = ("results_file", "engines", "speed", "memory", "start", "adapters")
         yield {name: importlib.import_module(name) for name in names}
         for name in names:
             sys.modules.pop(name)
@@ -56,6 +56,24 @@ def test_a_round_measures_every_engine(
     assert row["ratio"] == {"median": 2.0, "low": 1.0, "high": 3.0}
     ours.close()
     other.close()
+
+
+def test_adapters_are_measured_beside_none(
+    scripts: dict[str, ModuleType], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = scripts["adapters"]
+    monkeypatch.setattr(script, "random_ids", lambda count, seed: [300 + i % 300 for i in range(count)])
+    engine = scripts["engines"].Gemlet(model, 1)
+    for seed in range(script.STREAMS):
+        size = engine.adapt(script.random_parts(engine.config, 4, seed))
+    layers = [shape for name, shape in engine.config.tensor_shapes().items() if name.startswith("blk.")]
+    matrices = [shape for shape in layers if len(shape) == 2]
+    assert size >= sum(2 * 4 * sum(shape) for shape in matrices)
+    measured = script.one_round(engine, 4, 0)
+    assert list(measured) == ["prefill 512", "decode", "decode, 4 streams"]
+    assert all(speed > 0 for pair in measured.values() for speed in pair)
+    assert script.row("decode", [(10.0, 9.0)])["ratio"]["median"] == 0.9
+    engine.close()
 
 
 def test_memory_is_measured(

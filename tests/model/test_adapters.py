@@ -290,3 +290,8 @@ def test_the_hash_is_of_both_files(tmp_path: Path) -> None:
         random_adapter(tmp_path / "c", CONFIG, 0, lora_alpha=9): "",
     }
     assert len({read_adapter(folder, CONFIG).sha256 for folder in hashes}) == 3
+
+
+def test_it_is_called_as_its_folder_or_repository(tmp_path: Path) -> None:
+    assert read(tmp_path / "mine").name == "mine"
+    assert read(tmp_path / "models--someone--their-lora/snapshots/0123abc").name == "their-lora"

@@ -46,7 +46,7 @@ class Adapters:
         self.default: str = BASE
 
     def load(self, path: str | Path, name: str | None = None) -> AdapterInfo:
-        """Read a PEFT folder. Its name is that of the folder, unless another is given.
+        """Read a PEFT folder. It is called as the folder or its repository is, unless a name is given.
 
         Raises ModelFileError, InvalidRequestError for a name that another adapter has.
         """
@@ -54,7 +54,7 @@ class Adapters:
 
     def add(self, file: AdapterFile, name: str | None = None) -> AdapterInfo:
         """Take in an adapter that was read for this model."""
-        name = Path(file.path).resolve().name if name is None else name
+        name = file.name if name is None else name
         if not isinstance(name, str) or not name or name == BASE:
             raise InvalidRequestError(
                 f"{name!r} cannot be the name of an adapter", hint="give another: name=…"

@@ -75,6 +75,14 @@ class AdapterFile:
     parts: Mapping[str, LowRank]
 
     @property
+    def name(self) -> str:
+        """What its folder is called; of one in the Hugging Face cache, what its repository is called."""
+        folder = Path(self.path).resolve()
+        if folder.parent.name == "snapshots":
+            return folder.parent.parent.name.split("--")[-1]
+        return folder.name
+
+    @property
     def rank(self) -> int:
         return max(part.a.rows for part in self.parts.values())
 

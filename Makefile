@@ -61,6 +61,7 @@ bench: build $(SHAPES)  ## speed and fidelity beside llama.cpp, memory and start
 	  .venv/bin/gemlet bench speed -m $$model --against llama.cpp -o benchmarks/results/ || exit 1; done
 	$(PY) benchmarks/fidelity.py --against llama.cpp
 	$(PY) benchmarks/prefix.py .cache/1b-qat.gguf
+	$(PY) benchmarks/adapters.py .cache/1b-qat.gguf
 	$(PY) benchmarks/drafts.py "$$($(PY) -c 'from gemlet.store.embedded import embedded_model as m; from gemlet.store.settings import cache_dir as c; print(m(c()))')" .cache/1b-qat.gguf --peer
 	$(MAKE) docs
 

@@ -39,6 +39,8 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
       pool_(threads),
       next_(spec_.instructions.size() * static_cast<size_t>(pool_.size())),
       scratch_(static_cast<size_t>(pool_.size())),
+      next_side_(spec_.instructions.size()),
+      sides_done_(spec_.instructions.size()),
       seconds_(kOps) {
   check();
   for (int width : spec_.buffers) {
@@ -58,7 +60,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
 // Within a run of row operations a thread meets only its own rows, and within a run of spread ones only what was there before:
 // a barrier is needed where the kind or the set of rows changes, or where a spread operation reads what its run wrote.
 void Program::place_barriers() {
-  std::set<int> written;  // float buffers, by the run so far
+  std::set<int> written, adapted;  // float buffers that the run so far writes, and that its side products read
   for (size_t i = 0; i < spec_.instructions.size(); i++) {
     const Instruction& in = spec_.instructions[i];
     bool barrier = i == 0;
@@ -66,9 +68,16 @@ void Program::place_barriers() {
       const Instruction& before = spec_.instructions[i - 1];
       barrier = is_spread(in.op) != is_spread(before.op) || in.rows != before.rows || in.op == Op::attend || before.op == Op::attend;
       if (in.op == Op::linear && is_dense(spec_.matrices[static_cast<size_t>(in.weight)].format) && written.count(in.a)) barrier = true;
+      if (in.op == Op::linear && (written.count(in.b) || adapted.count(in.out))) barrier = true;
     }
-    if (barrier) written.clear();
-    if (in.op == Op::linear) written.insert(in.out);
+    if (barrier) {
+      written.clear();
+      adapted.clear();
+    }
+    if (in.op == Op::linear) {
+      written.insert(in.out);
+      adapted.insert(in.b);
+    }
     barrier_before_.push_back(barrier);
   }
 }
@@ -100,6 +109,7 @@ void Program::run(const Step& step) {
   logits_out_ = step.logits_out;
   hidden_out_ = step.hidden_out;
   plan_attention(step);
+  plan_sides(step);
   for (auto& next : next_) next.store(0, std::memory_order_relaxed);
   pool_.run([&](int thread) { run_thread(step, thread); });
   for (size_t s = 0; s < step.states.size(); s++) step.states[s]->advance(step.state_rows[s]);
@@ -120,7 +130,7 @@ void Program::run_thread(const Step& step, int thread) {
     if (barrier_before_[i]) pool_.barrier();
     end = i + 1;
     if (is_spread(in.op)) {
-      if (row_count(step, in.rows) > 0) in.op == Op::linear ? run_linear(in, step, i, thread) : run_attend(in, step, next_[i * static_cast<size_t>(pool_.size())], thread);
+      if (row_count(step, in.rows) > 0) in.op == Op::linear ? run_linear(i, step, thread) : run_attend(in, step, next_[i * static_cast<size_t>(pool_.size())], thread);
       count(in.op);
       continue;
     }
@@ -179,23 +189,26 @@ void Program::run_row(const Instruction& in, const Step& step, int r, StateCurso
   }
 }
 
-void Program::run_linear(const Instruction& in, const Step& step, size_t number, int thread) {
+void Program::run_linear(size_t instruction, const Step& step, int thread) {
+  const Instruction& in = spec_.instructions[instruction];
   const Weight& w = spec_.matrices[static_cast<size_t>(in.weight)];
   const int rows = row_count(step, in.rows), panels = w.panels(), threads = pool_.size();
   const bool own_rows = has_own_rows(rows);
   // Small tasks even out what the threads lose to others, and at the end none waits long; even numbers of panels keep the tiles whole.
   // With few rows a task is soon done, and long streams through memory are read fastest.
   const int grain = own_rows ? 4 : static_cast<int>(round_up(std::max(1, panels / (threads * 6)), 4));
+  if (barrier_before_[instruction]) start_sides(instruction, thread);
   for (int turn = 0; turn < (own_rows ? threads : 1); turn++) {  // one's own rows first, then what others have not come to
     const int owner = own_rows ? (thread + turn) % threads : 0;
     const RowRange part = own_rows ? share(rows, owner) : RowRange{0, rows};
-    std::atomic<int>& next = next_[number * static_cast<size_t>(threads) + static_cast<size_t>(owner)];
+    std::atomic<int>& next = next_[instruction * static_cast<size_t>(threads) + static_cast<size_t>(owner)];
     for (int begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < panels;) {
       const int end = std::min(panels, begin + grain);
       if (is_dense(w.format))
         kernels_.linear_dense(w, row(in.a, part.begin), stride(in.a), row(in.out, part.begin), stride(in.out), part.end - part.begin, begin, end);
       else
         kernels_.linear(w, codes(in.a, rows).from(part.begin), row(in.out, part.begin), stride(in.out), part.end - part.begin, begin, end);
+      if (has_side(instruction)) add_sides(instruction, part, begin, end, thread);
     }
   }
 }

@@ -1,4 +1,5 @@
 // What a program and a step must satisfy before anything runs: everything here comes from outside.
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -89,7 +90,38 @@ struct Checker {
   }
 };
 
+// Of the products with a matrix that an adapter adds to.
+void check_products(const ProgramSpec& spec, int matrix) {
+  int products = 0;
+  for (const Instruction& in : spec.instructions) {
+    if (in.op != Op::linear || in.weight != matrix) continue;
+    products++;
+    require(in.rows == Rows::all && in.out >= 0 && in.out != in.b, "an adapter cannot add to an output, nor in place");
+    require(at(spec.buffers, in.b, "buffer") >= spec.matrices[static_cast<size_t>(matrix)].columns, "a product does not say what its input was made of");
+  }
+  require(products > 0, "an adapter adds to a matrix that no product is made with");
+}
+
 }  // namespace
+
+Adapter Program::make_adapter(const std::vector<std::pair<int, LowRank>>& parts) const {
+  Adapter adapter;
+  adapter.layout_ = layout_;
+  adapter.place_.assign(spec_.matrices.size(), -1);
+  for (const auto& [matrix, part] : parts) {
+    const Weight& w = at(spec_.matrices, matrix, "matrix");
+    int& place = adapter.place_[static_cast<size_t>(matrix)];
+    require(place < 0, "an adapter adds to a matrix twice");
+    require(is_dense(part.a.format) && is_dense(part.b.format), "an adapter's matrices must be dense");
+    require(part.rank() >= 1 && part.rank() <= kMaxRank && part.b.columns == part.rank(), "an adapter has an impossible rank");
+    require(part.a.columns == w.columns && part.b.rows == w.rows, "an adapter was made for a matrix of another shape");
+    require(std::isfinite(part.scale), "an adapter's scale is not a number");
+    check_products(spec_, matrix);
+    place = static_cast<int>(adapter.parts_.size());
+    adapter.parts_.push_back(part);
+  }
+  return adapter;
+}
 
 void Program::check() const {
   require(spec_.max_rows > 0 && spec_.max_rows <= 4096, "max_rows must be 1 to 4096");
@@ -118,6 +150,8 @@ void Program::check_step(const Step& step) const {
     for (size_t other = 0; other < s; other++) require(step.states[other] != step.states[s], "a state appears twice in a step");
     for (int i = 0; i < step.state_rows[s]; i++, row++) require(step.positions[row] == step.states[s]->length() + i, "positions must follow the state's length");
   }
+  require(step.adapters.empty() || step.adapters.size() == step.states.size(), "states and their adapters differ in number");
+  for (const Adapter* adapter : step.adapters) require(!adapter || adapter->layout_ == layout_, "an adapter belongs to another model");
   require(row == step.rows, "the states' rows do not add up");
   for (int r = 0; r < step.rows; r++) require(step.ids[r] >= 0 && step.ids[r] < spec_.vocabulary, "token id " + std::to_string(step.ids[r]) + " is outside the vocabulary");
   for (int i = 0; i < step.logits; i++) require(step.logit_rows[i] >= 0 && step.logit_rows[i] < step.rows, "a wanted row does not exist");

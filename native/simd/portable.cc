@@ -10,6 +10,7 @@
 namespace gemlet::portable {
 #include "ops/elementwise.inl"
 #include "ops/linear.inl"
+#include "ops/adapter.inl"
 #include "ops/attend.inl"
 #include "ops/choose.inl"
 #include "ops/limits.inl"

@@ -53,10 +53,15 @@ using MatrixTuple = std::tuple<int, int, int, nb::object, nb::object, nb::object
 using LayerTuple = std::tuple<int, int, int, int, float>;                           // heads, kv_heads, head_dim, window, scale
 using InstructionTuple = std::tuple<int, int, int, int, int, int, int, int, int, float>;
 
-struct BoundProgram {
+using PartTuple = std::tuple<int, MatrixTuple, MatrixTuple, float>;  // matrix, A, B, scale
+
+// Arrays that matrices lie in, borrowed for as long as this lives.
+struct Borrowed {
   std::vector<Array> arrays;
-  std::shared_ptr<const KvLayout> layout;
-  std::unique_ptr<Program> program;
+
+  Borrowed() = default;
+  Borrowed(Borrowed&&) = default;
+  Borrowed(const Borrowed&) = delete;
 
   Weight matrix(const MatrixTuple& m) {
     const auto& [format, rows, columns, codes, scales, mins] = m;
@@ -84,15 +89,22 @@ struct BoundProgram {
     }
     return w;
   }
+};
+
+struct BoundAdapter {
+  Borrowed borrowed;
+  Adapter adapter;
+};
+
+struct BoundProgram {
+  Borrowed borrowed;
+  std::shared_ptr<const KvLayout> layout;
+  std::unique_ptr<Program> program;
 
   static std::vector<float> floats(nb::handle object) {
     const Array a(object, "f", "vector");
     return std::vector<float>(a.data<float>(), a.data<float>() + a.count());
   }
-};
-
-struct Shape {
-  int max_rows, vocabulary, hidden, context;
 };
 
 void init_program(BoundProgram* self, const std::string& isa, int threads, std::tuple<int, int, int, int> shape, const std::vector<LayerTuple>& layers, const std::vector<int>& buffers,
@@ -108,7 +120,7 @@ void init_program(BoundProgram* self, const std::string& isa, int threads, std::
   for (const auto& [heads, kv_heads, head_dim, window, scale] : layers) layout->layers.push_back({heads, kv_heads, head_dim, window, scale});
   spec.buffers = buffers;
   for (const auto& [columns, precise] : quantised) spec.quantised.push_back({columns, precise});
-  for (const MatrixTuple& m : matrices) spec.matrices.push_back(bound->matrix(m));
+  for (const MatrixTuple& m : matrices) spec.matrices.push_back(bound->borrowed.matrix(m));
   for (const nb::object& v : vectors) spec.vectors.push_back(BoundProgram::floats(v));
   for (const nb::object& r : rotations) spec.rotations.push_back(BoundProgram::floats(r));
   for (const auto& [op, rows, out, a, b, weight, layer, width, group, value] : instructions) {
@@ -120,8 +132,19 @@ void init_program(BoundProgram* self, const std::string& isa, int threads, std::
   new (self) BoundProgram(std::move(*bound));
 }
 
+BoundAdapter make_adapter(const BoundProgram& self, const std::vector<PartTuple>& parts) {
+  BoundAdapter bound;
+  std::vector<std::pair<int, LowRank>> low_rank;
+  for (const auto& [matrix, a, b, scale] : parts) {
+    const Weight down = bound.borrowed.matrix(a), up = bound.borrowed.matrix(b);
+    low_rank.push_back({matrix, {down, up, scale}});
+  }
+  bound.adapter = self.program->make_adapter(low_rank);
+  return bound;
+}
+
 void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const std::vector<KvState*>& states, const std::vector<int>& rows, nb::handle logit_rows,
-              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out) {
+              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, const std::vector<const BoundAdapter*>& state_adapters) {
   const Array id(ids, "i", "ids"), position(positions, "i", "positions"), wanted(logit_rows, "i", "logit rows"), wanted_hidden(hidden_rows, "i", "hidden rows");
   const Array logits(logits_out, "f", "logits", true), states_out(hidden_out, "f", "hidden states", true);
   if (id.count() != position.count()) throw std::invalid_argument("ids and positions differ in number");
@@ -129,8 +152,10 @@ void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const st
   states_out.need_bytes(wanted_hidden.count() * self.program->hidden_stride() * 4, "hidden states");
   for (const KvState* state : states)
     if (!state) throw std::invalid_argument("a state is missing");
+  std::vector<const Adapter*> adapters;
+  for (const BoundAdapter* bound : state_adapters) adapters.push_back(bound ? &bound->adapter : nullptr);
   const Step step{id.data<int32_t>(), position.data<int32_t>(), static_cast<int>(id.count()), states, rows, wanted.data<int32_t>(), static_cast<int>(wanted.count()),
-                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>()};
+                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>(), adapters};
   nb::gil_scoped_release unlocked;
   self.program->run(step);
 }
@@ -196,6 +221,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("nbytes", [](const KvPage& page) { return page.nbytes(); })
       .def("save", &save_page);
 
+  nb::class_<BoundAdapter>(m, "Adapter");
+
   nb::class_<BoundProgram>(m, "Program")
       .def("__init__", &init_program)
       .def_prop_ro("instruction_set", [](const BoundProgram& p) { return std::string(p.program->kernels().name); })
@@ -205,6 +232,7 @@ NB_MODULE(_native, m) {
       .def("restore", &restore_page)
       .def("join", [](const BoundProgram& p, const std::vector<const KvPage*>& global, const std::vector<const KvPage*>& local, int length) { return KvState::join(p.layout, global, local, length); })
       .def("price", [](const BoundProgram& p, int positions, int rows) { return KvState::price(*p.layout, positions, rows); })
+      .def("adapter", &make_adapter)
       .def("step", &run_step)
       .def("top_k", &row_top_k)
       .def("log_sum_exp", &row_log_sum_exp)

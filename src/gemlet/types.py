@@ -131,6 +131,23 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class AdapterInfo:
+    """An adapter that an open model has at hand. `modules`: the kinds of matrices that it adds to.
+
+    `rank` is the largest, `nbytes` its size in memory, `notices` what a person should be told.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    rank: int
+    modules: tuple[str, ...]
+    parameters: int
+    nbytes: int
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What reproduces a result: hashes of the files, types, instruction set, version."""
 

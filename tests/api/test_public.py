@@ -19,6 +19,7 @@ SHARED = {
     "seed": None,
     "logprobs": 0,
     "ignore_eos": False,
+    "adapter": None,
     "stream": False,
 }
 
@@ -67,13 +68,15 @@ def test_answering_calls_have_the_documented_parameters(name, first, defaults):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("logits", "ids, positions=None"),
-        ("score", "context, continuation"),
-        ("score_many", "pairs"),
+        ("logits", "ids, positions=None, *, adapter=None"),
+        ("score", "context, continuation, *, adapter=None"),
+        ("score_many", "pairs, *, adapter=None"),
+        ("load_adapter", "path, name=None"),
+        ("unload_adapter", "name"),
         ("tokenize", "text, bos=True"),
         ("detokenize", "ids"),
         ("render", "messages, tools=None, strict=False"),
-        ("embed", "texts"),
+        ("embed", "texts, *, adapter=None"),
         ("close", ""),
     ],
 )

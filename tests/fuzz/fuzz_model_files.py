@@ -2,7 +2,8 @@
 
     python tests/fuzz/fuzz_model_files.py --count 200000 [--seed 0] [--only N]
 
-Small synthetic models (GGUF file, Hugging Face folder, packed weights) are damaged in many ways and loaded.
+Small synthetic models (GGUF file, Hugging Face folder, packed weights) and adapters are damaged in many ways
+and loaded.
 Every case follows from the seed and its number; a failing one prints both, and `--only` runs it again alone.
 """
 
@@ -29,7 +30,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gemlet.errors import GemletError
+from gemlet.model.adapters import read_adapter
+from gemlet.model.config import ModelConfig
 from gemlet.model.weights import load, packed_path
+from tests.adapters import config_of, tensors_of, write_adapter
 from tests.synthetic import CHAT_TEMPLATE, tiny_config, write_tiny_gguf, write_tiny_hf
 
 MAX_SECONDS = 5.0
@@ -83,6 +87,7 @@ class Target:
     model: Path
     cache: Path | None
     weights: str = "auto"
+    adapter: ModelConfig | None = None  # of the base, where `model` is the folder of an adapter
 
 
 def make_targets(folder: Path) -> list[Target]:
@@ -98,6 +103,14 @@ def make_targets(folder: Path) -> list[Target]:
     write_tiny_hf(sharded, hf_config, rng, shards=2, old_style=False, chat_template=CHAT_TEMPLATE)
     load(folder / "packed.gguf", cache_dir=cache)
     packed = packed_path(folder / "packed.gguf", "auto", cache)
+    adapter = folder / "adapter"
+    patterns = {"rank_pattern": {".*q_proj": 3}, "alpha_pattern": {r"layers\.0\.(mlp|x)\..*": 2}}
+    write_adapter(
+        adapter,
+        config_of(2, exclude_modules=["lm_head"], layers_to_transform=[0], **patterns),
+        tensors_of(config, rng, 2) | tensors_of(config, rng, 3, ["attn_q"], dtype="BF16"),
+        base="0" * 64,
+    )
     return [
         Target("gguf", 50, gguf, gguf, None),
         Target("gguf as int4", 10, gguf, gguf, None, "int4"),
@@ -108,6 +121,9 @@ def make_targets(folder: Path) -> list[Target]:
         Target("tokenizer_config.json", 2, sharded / "tokenizer_config.json", sharded, None),
         Target("index", 3, sharded / "model.safetensors.index.json", sharded, None),
         Target("packed", 3, packed, folder / "packed.gguf", cache),
+        Target("adapter", 8, adapter / "adapter_model.safetensors", adapter, None, adapter=config),
+        Target("adapter_config.json", 8, adapter / "adapter_config.json", adapter, None, adapter=config),
+        Target("gemlet_adapter.json", 2, adapter / "gemlet_adapter.json", adapter, None, adapter=config),
     ]
 
 
@@ -206,11 +222,13 @@ def json_change(data: bytes, rng: random.Random) -> bytes:
 def outcome(target: Target) -> str:
     """Load a model: "loaded" or the name of a typed error. Anything else is raised."""
     try:
-        loaded = load(target.model, target.weights, cache_dir=target.cache)
+        if target.adapter is not None:
+            assert read_adapter(target.model, target.adapter, "0" * 64).parts
+        else:
+            assert load(target.model, target.weights, cache_dir=target.cache).weights.packed
     except GemletError as error:
         assert str(error)
         return type(error).__name__
-    assert loaded.weights.packed
     return "loaded"
 
 

@@ -19,9 +19,10 @@ def test_damaged_files_raise_typed_errors_only() -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert f"{CASES} cases" in run.stdout
-    for target in ("gguf", "safetensors", "config.json", "packed"):
+    for target in ("gguf", "safetensors", "config.json", "packed", "adapter", "adapter_config.json"):
         assert f"{target}: " in run.stdout
     assert "gguf: loaded" in run.stdout and "gguf: ModelFileError" in run.stdout  # both sides are reached
+    assert "adapter: loaded" in run.stdout and "adapter: ModelFileError" in run.stdout
 
 
 def test_an_error_of_another_type_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

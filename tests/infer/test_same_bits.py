@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gemlet.infer import prefixes
+from gemlet.infer.adapters import Adapters, LoadedAdapter
 from gemlet.infer.cache import PageFiles
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import AnswerRequest, PromptRequest
@@ -17,6 +19,7 @@ from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.ops.batch import PAGE
 from gemlet.types import Sampling
+from tests.adapters import random_adapter
 from tests.infer.drafters import KnowingSpeculator, random_speculator
 from tests.infer.naive import Running, assert_outputs_equal
 from tests.synthetic import tiny_config, write_tiny_gguf
@@ -30,6 +33,21 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("bits") / "tiny.gguf"
     write_tiny_gguf(path, CONFIG, np.random.default_rng(1), "Q4_0")
     return load(path, cache_dir=None).weights
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    under = tmp_path_factory.mktemp("adapters")
+    return [
+        random_adapter(under / "p", CONFIG, 1, rank=4),
+        random_adapter(under / "q", CONFIG, 2, rank=17, kinds=["attn_q", "attn_v", "ffn_down"]),
+    ]
+
+
+def loaded(decoder: Decoder, folders) -> list[LoadedAdapter | None]:
+    """None, for the model alone, and each adapter."""
+    adapters = Adapters(decoder, "0" * 64)
+    return [None, *(adapters.find(adapters.load(folder).name) for folder in folders)]
 
 
 def requests(rng: random.Random) -> list[AnswerRequest | PromptRequest]:
@@ -58,34 +76,51 @@ def check_equal(got: Running, alone: Running) -> None:
 
 
 def known(asked, alone):
-    """What each sequence answers, from runs without drafts."""
-    answers = {id(request): running.tokens for request, running in zip(asked, alone, strict=True)}
-    return lambda sequence: [token for token, *_ in answers[id(sequence.request)].get(sequence.index, ())]
+    """What each sequence answers, from runs without drafts. More may be asked later."""
+
+    def answer(sequence):
+        at = next(i for i, request in enumerate(asked) if request is sequence.request)
+        tokens = alone[at].tokens
+        return [token for token, *_ in tokens.get(sequence.index, ())]
+
+    return answer
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_all_that_surrounds_a_request(weights, seed, tmp_path, monkeypatch):
-    """Chunks, neighbours, prefixes, threads, drafts, restarts and cancellations."""
+def test_all_that_surrounds_a_request(weights, folders, seed, tmp_path, monkeypatch):
+    """Chunks, neighbours, prefixes, adapters, threads, drafts, restarts and cancellations."""
     monkeypatch.setattr(prefixes, "SHORTEST_ON_DISK", PAGE)
     rng = random.Random(seed)
-    asked = requests(rng)
-    quiet = Engine(Decoder(CONFIG, weights, threads=1), limits=Limits(256, sequences=1), prefix_bytes=0)
-    alone = [Running.submit(quiet, request).wait() for request in asked]
+    asked, chosen = requests(rng), [rng.randrange(3) for _ in range(24)]
+    decoder = Decoder(CONFIG, weights, threads=1)
+    of_quiet, quiet = (
+        loaded(decoder, folders),
+        Engine(decoder, limits=Limits(256, sequences=1), prefix_bytes=0),
+    )
+    alone = [
+        Running.submit(quiet, replace(request, adapter=of_quiet[which])).wait()
+        for request, which in zip(asked, chosen, strict=True)
+    ]
     quiet.close()
-    speculator = AdaptiveSpeculator() if seed == 0 else random_speculator(known(asked, alone), rng)
+    again: list = []  # the same requests, with the adapters of the engine that is busy
+    speculator = AdaptiveSpeculator() if seed == 0 else random_speculator(known(again, alone), rng)
     cached = 0
     for start in range(0, len(asked), 8):
         if start in (0, 16):  # anew, with nothing but the files of the one before
             limits = Limits(rng.choice([8, 33, 256]), rng.choice([1, 16]), rng.choice([2, 7]))
+            decoder = Decoder(CONFIG, weights, threads=rng.choice([1, 2]))
+            of_busy = loaded(decoder, folders)
             busy = Engine(
-                Decoder(CONFIG, weights, threads=rng.choice([1, 2])),
+                decoder,
                 limits=limits,
                 shortest_prefix=2,
                 prefix_bytes=rng.choice([2**16, 2**28]),
                 prefix_files=PageFiles(tmp_path, 2**28),
                 speculator=speculator,
             )
-        together = [Running.submit(busy, request) for request in asked[start : start + 8]]
+        some = slice(start, start + 8)
+        again += [replace(r, adapter=of_busy[w]) for r, w in zip(asked[some], chosen[some], strict=True)]
+        together = [Running.submit(busy, request) for request in again[start:]]
         for running in together:
             if rng.random() < 0.2:
                 running.ticket.cancel()

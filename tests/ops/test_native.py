@@ -70,6 +70,7 @@ def step(made: Any, **changes: Any) -> None:
         "hidden_rows": np.array([0, 1], np.int32),
         "logits": np.zeros((1, 32), np.float32),
         "hidden": np.zeros((2, HIDDEN), np.float32),
+        "adapters": [],
     }
     assert changes.keys() <= values.keys()
     made.step(*(values | changes).values())

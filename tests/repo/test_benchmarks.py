@@ -16,7 +16,7 @@ from gemlet.evaluate.record import spread
 from tests.repo.sources import ROOT
 from tests.synthetic import tiny_config, write_tiny_gguf
 
-NAMES = ("results_file", "prefix")
+NAMES = ("results_file", "prefix", "adapters")
 
 
 @pytest.fixture
@@ -69,6 +69,24 @@ def test_a_prefix_is_read_once(
     monkeypatch.setattr(prefix, "random_ids", lambda count, seed: ids[:count])
     parts = prefix.parts(model, tmp_path, 256, 1)
     assert len(parts) == 6 and all(min(times) > 0 for times in parts.values())
+
+
+def test_adapters_are_measured_beside_none(
+    scripts: dict[str, ModuleType], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = scripts["adapters"]
+    monkeypatch.setattr(script, "random_ids", lambda count, seed: [300 + i % 300 for i in range(count)])
+    engine = script.Adapted(model, 1, 4096)
+    for seed in range(script.STREAMS):
+        size = engine.adapt(script.random_parts(engine.config, 4, seed))
+    layers = [shape for name, shape in engine.config.tensor_shapes().items() if name.startswith("blk.")]
+    matrices = [shape for shape in layers if len(shape) == 2]
+    assert size >= sum(2 * 4 * sum(shape) for shape in matrices)
+    measured = script.one_round(engine, 4, 0)
+    assert list(measured) == ["prefill 512", "decode", "decode, 4 streams"]
+    assert all(speed > 0 for pair in measured.values() for speed in pair)
+    assert script.row("decode", [(10.0, 9.0)])["ratio"]["median"] == 0.9
+    engine.close()
 
 
 def test_a_result_says_where_it_comes_from(

@@ -99,8 +99,11 @@ def hub(tmp_path):
                 (folder / "refs" / ref).write_text(commit)
             return folder / "snapshots" / commit
 
+        def resolve(self, reference):
+            return resolve(reference, self.environ)
+
         def find(self, reference):
-            return resolve(reference, self.environ).path
+            return self.resolve(reference).path
 
     return Hub()
 
@@ -185,8 +188,27 @@ def test_unknown_names_and_paths(hub):
 def test_what_is_not_there_yet_is_refused_by_name(hub):
     with pytest.raises(UnsupportedParameterError, match="endpoints"):
         hub.find("http://localhost/v1#m")
-    with pytest.raises(UnsupportedParameterError, match="adapters"):
-        hub.find("gemma-3-1b-it+mine")
+
+
+def test_adapters_are_folders_or_repositories(hub, tmp_path):
+    model = hub.add("a/b", ["m.gguf"]) / "m.gguf"
+    adapter = tmp_path / "ad+er"
+    adapter.mkdir()
+    downloaded = hub.add("someone/lora", ["adapter_config.json"])
+    for text, folder in (
+        (str(adapter), adapter),
+        ("someone/lora", downloaded),
+        ("someone/lora@main", downloaded),
+    ):
+        found = hub.resolve(f"a/b+{text}")
+        assert (found.path, found.adapter, found.reference) == (model, folder, f"a/b+{text}")
+    assert hub.resolve("a/b").adapter is None
+    odd = tmp_path / "a+b.gguf"
+    odd.touch()
+    assert parse_reference(f"{odd}+{adapter}") == Reference("path", str(odd), adapter=str(adapter))
+    for missing in ("nothing", "/no/such/folder", "someone/else", "a/b:file"):
+        with pytest.raises(ModelNotFoundError, match=missing.split(":")[0]):
+            hub.resolve(f"a/b+{missing}")
 
 
 def embedded(monkeypatch, result):

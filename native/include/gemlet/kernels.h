@@ -10,6 +10,9 @@ struct Kernels {
   // out[r][16 * panel + lane] for panels [begin, end), rows [0, rows). Strides count floats.
   void (*linear)(const Weight&, const Quantised&, float* out, int64_t out_stride, int rows, int begin, int end);
   void (*linear_dense)(const Weight&, const float* x, int64_t x_stride, float* out, int64_t out_stride, int rows, int begin, int end);
+  // For adapters, with dense weights. Columns [first, first + columns) of one panel: out[r][lane]. And panels [begin, end) added to out.
+  void (*side_sums)(const Weight&, int panel, int first, int columns, const float* x, int64_t x_stride, float* out, int64_t out_stride, int rows);
+  void (*side_add)(const Weight&, const float* x, int64_t x_stride, float* out, int64_t out_stride, int rows, int begin, int end);
 
   void (*quantise)(const float* x, const Quantised&, int row);
   void (*embed)(const Weight&, int id, float scale, float* out);  // out: columns floats

@@ -3,8 +3,10 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "gemlet/adapter.h"
 #include "gemlet/kernels.h"
 #include "gemlet/kv_state.h"
 #include "gemlet/thread_pool.h"
@@ -26,7 +28,7 @@ struct Instruction {
   Op op;
   Rows rows = Rows::all;
   int out = 0;       // buffer written; for quantise the quantised buffer
-  int a = 0, b = 0;  // buffers read; for linear on a block format, a is a quantised buffer
+  int a = 0, b = 0;  // buffers read; for linear on a block format, a is a quantised buffer, and b has what it was made of
   int weight = 0;    // matrix, vector or rotation table
   int layer = 0;     // attention layer
   int width = 0;     // floats a row
@@ -63,6 +65,7 @@ struct Step {
   int hidden;
   float* logits_out;  // [logits][vocabulary padded to 16]
   float* hidden_out;  // [hidden][width padded to 16]
+  std::vector<const Adapter*> adapters = {};  // of each state, null for none; empty when no state has one
 };
 
 class Program {
@@ -76,6 +79,9 @@ class Program {
   int64_t hidden_stride() const { return hidden_stride_; }
   int threads() const { return pool_.size(); }
   const Kernels& kernels() const { return kernels_; }
+
+  // Of pairs (matrix, what is added to its product). Throws std::invalid_argument when they do not fit the program.
+  Adapter make_adapter(const std::vector<std::pair<int, LowRank>>& parts) const;
 
   // Runs one step and takes its positions into the states. Throws std::invalid_argument, std::length_error.
   void run(const Step& step);
@@ -93,8 +99,15 @@ class Program {
   struct Tile {  // consecutive rows of one sequence that attend together
     int state, row, rows, position;
   };
+  struct Side {  // what one adapter adds to one product: to consecutive rows of the step
+    const LowRank* part;
+    int row, rows;
+    int64_t at;  // of its part of x · Aᵀ in side_sums_: [chunks of columns][rows][stride]
+  };
   struct Scratch {  // of one thread
-    std::vector<float> queries, scores, sums, peaks, totals;
+    std::vector<float> queries, scores, sums, peaks, totals, side_rows;
+    size_t side_run = 0;  // the run of products that this thread is in, by its first instruction
+    int side_tasks = 0;   // and how many tasks its x · Aᵀ are
   };
 
   struct RowRange {
@@ -118,7 +131,11 @@ class Program {
   void run_row(const Instruction&, const Step&, int row, StateCursor&);
   bool has_own_rows(int rows) const;
   RowRange share(int rows, int thread) const;  // of the rows, for operations that keep them apart
-  void run_linear(const Instruction&, const Step&, size_t number, int thread);
+  void run_linear(size_t instruction, const Step&, int thread);
+  void plan_sides(const Step&);
+  bool has_side(size_t instruction) const { return !sides_.empty() && first_side_[instruction] < first_side_[instruction + 1]; }
+  void start_sides(size_t instruction, int thread);
+  void add_sides(size_t instruction, RowRange, int begin, int end, int thread);
   void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);
   void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;
   void write_answer(const Instruction&, const Tile&, int kv_head, const Partial&) const;
@@ -139,6 +156,10 @@ class Program {
   std::vector<float> part_sums_, part_peaks_, part_totals_;
   std::vector<std::atomic<int>> parts_left_;
   std::vector<Scratch> scratch_;
+  std::vector<Side> sides_;        // of this step, in the order of the instructions
+  std::vector<size_t> first_side_;  // of each instruction, and the end
+  std::vector<std::atomic<int>> next_side_, sides_done_;  // next task, and tasks done, of each instruction that begins a run of products
+  std::vector<float> side_sums_;
   float* logits_out_ = nullptr;
   float* hidden_out_ = nullptr;
   int64_t logits_stride_ = 0, hidden_stride_ = 0;

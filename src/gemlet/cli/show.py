@@ -19,6 +19,7 @@ DESCRIPTION = "Describe a model: architecture, types and sizes, licence, tokeniz
 EXAMPLES = (
     "gemlet show",
     "gemlet show ~/models/gemma-3-1b-it-q4_0.gguf",
+    "gemlet show gemma-3-1b-it+~/adapters/support",
     "gemlet show --json | jq .kv_bytes",
 )
 
@@ -43,7 +44,13 @@ def execute(parsed: argparse.Namespace) -> int:
     found = resolve(parsed.model if parsed.reference is None else parsed.reference)
     for line in found.notices:
         note(line)
-    description = describe(open_source(found.path))
+    source = open_source(found.path)
+    description = describe(source)
+    if found.adapter is not None:
+        from gemlet.model.adapters import describe as describe_adapter
+        from gemlet.model.adapters import read_adapter
+
+        description["adapter"] = describe_adapter(read_adapter(found.adapter, source.config))
     if parsed.json:
         print_json(description)
     else:
@@ -116,6 +123,25 @@ def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("sampling", _sampling(description["sampling"])),
         ("licence", TERMS.get(licence, licence) if licence else "the files do not say"),
         *(("corrected", line) for line in description["corrections"]),
+        *_adapter(description.get("adapter")),
+    ]
+
+
+def _adapter(adapter: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if adapter is None:
+        return []
+    base = adapter["base_weights_sha256"]
+    trained = (
+        f"weights with sha256 {base[:16]}…" if base else "its files do not say; its shapes fit this model"
+    )
+    return [
+        ("adapter", f"{adapter['path']}, sha256 {adapter['sha256'][:16]}…"),
+        (
+            "low rank",
+            f"{adapter['rank']}, on {', '.join(adapter['modules'])}: "
+            f"{adapter['parameters'] / 1e6:,.1f} M parameters, {_megabytes(adapter['bytes'])}",
+        ),
+        ("trained on", trained),
     ]
 
 

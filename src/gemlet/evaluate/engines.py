@@ -127,9 +127,13 @@ class Gemlet:
             self._answers.close()
         self._decoder.close()
 
+    def batch(self, parts: list[tuple[State, Sequence[int]]], logits: Any) -> Batch:
+        """The step that feeds each state its ids."""
+        return Batch.of(parts, logits=logits)
+
     def _step(self, parts: list[tuple[State, Sequence[int]]], logits: Any = "last") -> float:
         began = time.perf_counter()
-        self._decoder.step(Batch.of(parts, logits=logits))
+        self._decoder.step(self.batch(parts, logits))
         return time.perf_counter() - began
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.errors import ConversationError, InvalidRequestError
+from gemlet.infer.adapters import Adapters
 from gemlet.infer.answer import Answer, Prepared
 from gemlet.infer.cache import PageFiles, root_key
 from gemlet.infer.engine import PREFIX_BYTES, Engine, Ticket
@@ -28,10 +31,11 @@ from gemlet.infer.scoring import TextOrIds, as_score, read_prompts, score_reques
 from gemlet.infer.speculate import Speculator
 from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
 from gemlet.infer.worker import Decoder
+from gemlet.model.adapters import AdapterFile
 from gemlet.model.config import ModelConfig
 from gemlet.text.template import Rendered, render, render_base
 from gemlet.text.tokenizer import Tokenizer
-from gemlet.types import Completion, Manifest, Message, Sampling, Score
+from gemlet.types import AdapterInfo, Completion, Manifest, Message, Sampling, Score
 
 Messages = Sequence[Message | Mapping[str, Any]]
 
@@ -64,6 +68,7 @@ class Model:
         prefix_bytes: int = PREFIX_BYTES,
         prefix_files: PageFiles | None = None,
         speculator: Speculator | None = None,
+        adapter: AdapterFile | None = None,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.manifest = manifest
@@ -72,13 +77,16 @@ class Model:
         self.reference = reference
         self.notices = notices
         self.tokenizer = tokenizer
+        self._adapters = Adapters(decoder, manifest.weights_sha256)
+        if adapter is not None:
+            self._adapters.default = self._adapters.add(adapter).name
         self._engine = Engine(
             decoder,
             context=context,
             limits=limits,
             prefix_bytes=prefix_bytes,
             prefix_files=prefix_files,
-            prefix_root=root_key(manifest, decoder.build),
+            prefix_root=root_key(replace(manifest, adapter_sha256=None), decoder.build),
             speculator=speculator,
         )
         self.context = self._engine.context
@@ -101,6 +109,7 @@ class Model:
         seed: int | None = None,
         logprobs: int = 0,
         ignore_eos: bool = False,
+        adapter: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
@@ -109,13 +118,14 @@ class Model:
         The answer ends at a stop id of the model (unless `ignore_eos`), a string or id of `stop`, or
         after `max_tokens` (None: all the context holds). `seed` None draws one, which is reported.
         `logprobs` K > 0 gives each token's log-probability and the K likeliest. `sampling` takes the fields
-        of `Sampling`. `token_ids` include the stop id that ended an answer; `text` has no stop string.
+        of `Sampling`. `adapter` names one of `adapters`, or "base"; None is that of the model's reference.
+        `token_ids` include the stop id that ended an answer; `text` has no stop string.
 
         Returns a Completion, a list of them for n > 1, or with `stream` an iterator of TokenEvent, whose
         `close` cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError,
         QueueFullError, ModelClosedError.
         """
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
         return self._answer(lambda: self._continuation(prompt, options), n, stream)
 
     @overload
@@ -137,6 +147,7 @@ class Model:
         seed: int | None = None,
         logprobs: int = 0,
         ignore_eos: bool = False,
+        adapter: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
@@ -147,7 +158,7 @@ class Model:
         `response_format` are refused with UnsupportedParameterError. Raises ConversationError.
         """
         refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
         return self._answer(lambda: self._reply(messages, options), n, stream)
 
     @overload
@@ -170,6 +181,7 @@ class Model:
         seed: int | None = None,
         logprobs: int = 0,
         ignore_eos: bool = False,
+        adapter: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
@@ -177,7 +189,7 @@ class Model:
 
         Cancelling the task that waits, or closing the iterator, cancels the request.
         """
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
         return self._answer_async(lambda: self._continuation(prompt, options), n, stream)
 
     @overload
@@ -203,15 +215,18 @@ class Model:
         seed: int | None = None,
         logprobs: int = 0,
         ignore_eos: bool = False,
+        adapter: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
         """`chat` for an event loop: a coroutine, or with `stream` an async iterator of TokenEvent."""
         refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, sampling)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
         return self._answer_async(lambda: self._reply(messages, options), n, stream)
 
-    def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> NDArray[np.float32]:
+    def logits(
+        self, ids: Sequence[int], positions: Sequence[int] | None = None, *, adapter: str | None = None
+    ) -> NDArray[np.float32]:
         """Logits after each token: float32 [len(ids), vocab], or [len(positions), vocab] for those positions.
 
         A negative position counts from the end. More than 2 GiB without naming positions is an
@@ -228,22 +243,29 @@ class Model:
         if not wanted:
             return np.empty((0, self.config.vocab_size), np.float32)
         rows = sorted(set(wanted))
-        (outputs,) = read_prompts(self._engine, [PromptRequest(tuple(ids), logits=tuple(rows))], 1)
+        request = PromptRequest(tuple(ids), logits=tuple(rows), adapter=self._adapters.find(adapter))
+        (outputs,) = read_prompts(self._engine, [request], 1)
         if wanted == rows:
             return outputs.logits
         return outputs.logits[np.searchsorted(rows, wanted)]
 
-    def score(self, context: TextOrIds, continuation: TextOrIds) -> Score:
+    def score(self, context: TextOrIds, continuation: TextOrIds, *, adapter: str | None = None) -> Score:
         """The log-probability of a continuation, by lm-eval's rule for text; ids are taken as they are."""
-        return self.score_many([(context, continuation)])[0]
+        return self.score_many([(context, continuation)], adapter=adapter)[0]
 
-    def score_many(self, pairs: Iterable[tuple[TextOrIds, TextOrIds]]) -> list[Score]:
+    def score_many(
+        self, pairs: Iterable[tuple[TextOrIds, TextOrIds]], *, adapter: str | None = None
+    ) -> list[Score]:
         """The score of each (context, continuation), computed together where there are several."""
-        requests = [score_request(self.tokenizer, context, continuation) for context, continuation in pairs]
+        loaded = self._adapters.find(adapter)
+        requests = [
+            replace(score_request(self.tokenizer, context, continuation), adapter=loaded)
+            for context, continuation in pairs
+        ]
         outputs = read_prompts(self._engine, requests, AT_ONCE)
         return [as_score(request, output) for request, output in zip(requests, outputs, strict=True)]
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, adapter: str | None = None) -> NDArray[np.float32]:
         """The mean of the final hidden states of each text's tokens, unit length: float32 [n, hidden].
 
         The BOS is left out of the mean, unless the text has nothing else.
@@ -251,7 +273,11 @@ class Model:
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise InvalidRequestError("texts must be a list of texts")
         prompts = [self.tokenize(text) for text in texts]
-        requests = [PromptRequest(tuple(ids), hidden=tuple(range(1, len(ids))) or (0,)) for ids in prompts]
+        loaded = self._adapters.find(adapter)
+        requests = [
+            PromptRequest(tuple(ids), hidden=tuple(range(1, len(ids))) or (0,), adapter=loaded)
+            for ids in prompts
+        ]
         result = np.empty((len(requests), self.config.hidden_size), np.float32)
         for i, outputs in enumerate(read_prompts(self._engine, requests, AT_ONCE)):
             mean = outputs.hidden.mean(axis=0, dtype=np.float64)
@@ -274,6 +300,23 @@ class Model:
         refuse_unsupported(tools=tools)
         return list(self._rendered(messages, strict).ids)
 
+    @property
+    def adapters(self) -> Mapping[str, AdapterInfo]:
+        """The adapters at hand, by name: what requests may name as `adapter`, besides "base" for none."""
+        return self._adapters.infos()
+
+    def load_adapter(self, path: str | os.PathLike[str], name: str | None = None) -> AdapterInfo:
+        """Read a PEFT LoRA folder, so that requests can name it: as `name`, or as the folder is called.
+
+        Requests with different adapters, and with none, run side by side. Raises ModelFileError for what is
+        not supported or was made for another model, InvalidRequestError for a name that is taken.
+        """
+        return self._adapters.load(os.fspath(path), name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. Requests that run with it are not touched."""
+        self._adapters.unload(name)
+
     def close(self) -> None:
         """Give everything back; requests that still run end as cancelled. Calling it again does nothing."""
         self._engine.close()
@@ -288,11 +331,12 @@ class Model:
 
     def _continuation(self, prompt: TextOrIds, options: Options) -> Prepared:
         ids = self.tokenize(prompt) if isinstance(prompt, str) else check_ids(prompt)
-        return prepare(ids, options, self._defaults)
+        return prepare(ids, options, self._defaults, adapter=self._adapters.find(options.adapter))
 
     def _reply(self, messages: Messages, options: Options) -> Prepared:
         rendered = self._rendered(messages, strict=False)
-        return prepare(rendered.ids, options, self._defaults, rendered.stop, rendered.normalisations)
+        adapter = self._adapters.find(options.adapter)
+        return prepare(rendered.ids, options, self._defaults, rendered.stop, rendered.normalisations, adapter)
 
     def _rendered(self, messages: Messages, strict: bool) -> Rendered:
         if self.has_chat_format:
@@ -303,7 +347,9 @@ class Model:
 
     def _submit(self, prepared: Prepared, sink: Sink) -> tuple[Answer, Ticket]:
         tickets: list[Ticket] = []
-        answer = Answer(prepared, self.tokenizer, self.manifest, lambda index: tickets[0].cancel(index))
+        adapter = prepared.request.adapter
+        manifest = replace(self.manifest, adapter_sha256=None if adapter is None else adapter.info.sha256)
+        answer = Answer(prepared, self.tokenizer, manifest, lambda index: tickets[0].cancel(index))
         tickets.append(self._engine.submit(prepared.request, sink))
         return answer, tickets[0]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, UnsupportedParameterError
+from gemlet.infer.adapters import LoadedAdapter
 from gemlet.infer.answer import Prepared
 from gemlet.infer.requests import AnswerRequest
 from gemlet.infer.sample import REACH, check_seed, draw_seed, merge_sampling
@@ -26,6 +27,7 @@ class Options:
     seed: int | None
     logprobs: int
     ignore_eos: bool
+    adapter: str | None
     sampling: Mapping[str, Any]
 
 
@@ -45,6 +47,7 @@ def prepare(
     defaults: Defaults,
     stop: Sequence[str] = (),
     normalisations: tuple[str, ...] = (),
+    adapter: LoadedAdapter | None = None,
 ) -> Prepared:
     """The request for an answer to `ids`. `stop`: strings that end it besides those of the options.
 
@@ -69,6 +72,7 @@ def prepare(
         n=options.n,
         stop_ids=frozenset(stop_ids if options.ignore_eos else {*stop_ids, *defaults.stop_ids}),
         logprobs=options.logprobs or None,
+        adapter=adapter,
     )
     return Prepared(request, tuple(dict.fromkeys((*strings, *stop))), normalisations)
 

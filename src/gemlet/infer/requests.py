@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gemlet.infer.adapters import LoadedAdapter
 from gemlet.types import Sampling
 
 
@@ -27,6 +28,7 @@ class AnswerRequest:
     stop_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
     priority: int = 0
+    adapter: LoadedAdapter | None = None
 
     @property
     def positions(self) -> int:
@@ -57,6 +59,7 @@ class PromptRequest:
     hidden: tuple[int, ...] = ()
     score_from: int | None = None
     priority: int = 0
+    adapter: LoadedAdapter | None = None
 
     @property
     def positions(self) -> int:

@@ -239,4 +239,3 @@ class Scheduler:
     def _rank(self, waiting: _Waiting) -> tuple[int, int]:
         age = (self._admissions - waiting.admitted_before) // AGEING
         return -(waiting.job.priority + age), waiting.arrival
-

@@ -11,24 +11,22 @@ from typing import Protocol
 import numpy as np
 
 from gemlet.errors import GemletError, ModelClosedError
+from gemlet.infer.adapters import Adapting
 from gemlet.infer.prefixes import PageJoiner, Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
 from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
 from gemlet.infer.speculate import Speculator
-from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
 WIDE_CHUNK = 64
 """Rows a step takes of a prompt that wants logits of many: one row of logits is a mebibyte."""
 
 
-class Decoder(Ranking, PageJoiner, Protocol):
+class Decoder(Ranking, Adapting, PageJoiner, Protocol):
     """What the engine needs of `model.decoder.Decoder`."""
 
-    @property
-    def config(self) -> ModelConfig: ...
     @property
     def max_rows(self) -> int: ...
     @property
@@ -75,7 +73,7 @@ class Worker:
                 raise GemletError(f"the engine has stopped: {self._broken!r}", hint="load the model again")
             if self._stopping:
                 raise ModelClosedError("the model is closed", hint="load it again")
-            call = Call(next(self._ids), request, price, sink, self._root)
+            call = Call(next(self._ids), request, price, sink, self._root + _adapter_key(request))
             chunk = WIDE_CHUNK if wide else None
             self._scheduler.submit(Job(call.id, request.rows, price, request.priority, chunk))
             self._calls[call.id] = call
@@ -346,6 +344,11 @@ class Worker:
                 self._cancel(call.id, None)
 
 
+def _adapter_key(request: Request) -> bytes:
+    """What sets the states of requests with different adapters apart."""
+    return b"" if request.adapter is None else request.adapter.info.sha256.encode()
+
+
 def _length(sequence: Sequence) -> int:
     assert sequence.state is not None
     return sequence.state.length
@@ -363,5 +366,10 @@ def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int],
         logits += [position + offset for position in of_logits]
         hidden += [position + offset for position in of_hidden]
     states = tuple(sequence.state for sequence, _, _ in spans if sequence.state is not None)
+    loaded = [sequence.call.request.adapter for sequence, _, _ in spans]
+    adapters = (
+        tuple(None if adapter is None else adapter.computed for adapter in loaded) if any(loaded) else ()
+    )
     vectors = [np.asarray(values, np.int32) for values in (ids, positions, logits, hidden)]
-    return Batch(vectors[0], vectors[1], states, tuple(rows for _, _, rows in spans), vectors[2], vectors[3])
+    counts = tuple(rows for _, _, rows in spans)
+    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
 from gemlet.model.config import ModelConfig
-from gemlet.ops.batch import Batch, Page, State, StepOutput
+from gemlet.ops.batch import Adapter, Batch, Page, State, StepOutput
 from gemlet.ops.native import NativeExecutor
-from gemlet.ops.operations import CacheLayer, Executor, Operations, Program
+from gemlet.ops.operations import CacheLayer, Executor, LowRank, Operations, Program
 from gemlet.ops.reference import ReferenceExecutor
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Decoder:
         )
         self.config = config
         self.max_rows = MAX_ROWS
+        self._packed = weights.packed
         self._executor: Executor | None = EXECUTORS[executor](program, threads=threads, cache_type=cache_type)
         self._process = os.getpid()
 
@@ -145,6 +146,16 @@ class Decoder:
     def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> Page:
         """The page that `Page.save` turned into bytes; StateError when they are altered or do not fit."""
         return self._running().restore_page(index, local, rows, data)
+
+    def adapter(self, parts: Mapping[str, LowRank]) -> Adapter:
+        """What is added to the products with some matrices, by canonical name, for `Batch.adapters`.
+
+        Any thread may call it. InvalidRequestError for a matrix that the model has not, or of another shape.
+        """
+        unknown = sorted(parts.keys() - self._packed.keys())
+        if unknown:
+            raise InvalidRequestError(f"adapter: the model has no matrix {unknown[0]!r}")
+        return self._running().adapter([(self._packed[name], part) for name, part in parts.items()])
 
     def step(self, batch: Batch) -> StepOutput:
         """Run at most `max_rows` rows and advance the states of `batch`. A step that raises advances none."""

@@ -76,6 +76,10 @@ class Keys:
         if not any(value == item and type(value) is type(item) for item in allowed):
             self.fail(key, f"has the value {str(value)[:60]!r}, which is not supported")
 
+    def names(self) -> list[str]:
+        """Every key under the prefix, without it, in the file's order."""
+        return [key.removeprefix(self._prefix) for key in self._values if key.startswith(self._prefix)]
+
     def unknown(self) -> list[str]:
         """Keys under the prefix that nothing has asked for."""
         return sorted(key for key in self._values if key.startswith(self._prefix) and key not in self._read)

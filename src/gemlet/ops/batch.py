@@ -65,12 +65,21 @@ class State(Protocol):
         """What the local, or the global, layers hold of a page. StateError where they do not."""
 
 
+class Adapter(Protocol):
+    """What is added to some products of the rows of a state. Made and understood by one executor only."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its matrices."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """The rows of one step. The rows of a state are contiguous and continue it where it stands.
 
     ids: int32 [R] token ids. positions: int32 [R]. states: the sequences, each once. rows: rows per state.
     logits, hidden: int32 row numbers (any order) whose logits, or final normed hidden state, are wanted.
+    adapters: that of each state, None for the model itself; empty when no state has one.
     Raises InvalidRequestError for anything else.
     """
 
@@ -80,6 +89,7 @@ class Batch:
     rows: tuple[int, ...]
     logits: Int32
     hidden: Int32
+    adapters: tuple[Adapter | None, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("ids", "positions", "logits", "hidden"):
@@ -91,6 +101,8 @@ class Batch:
             raise InvalidRequestError(
                 f"batch: {count} ids do not divide into rows {self.rows} of {len(self.states)} states"
             )
+        if self.adapters and len(self.adapters) != len(self.states):
+            raise InvalidRequestError(f"batch: {len(self.adapters)} adapters for {len(self.states)} states")
         if len({id(state) for state in self.states}) != len(self.states):
             raise InvalidRequestError("batch: a state occurs twice")
         expected = [np.arange(s.length, s.length + n) for s, n in zip(self.states, self.rows, strict=True)]
@@ -110,6 +122,7 @@ class Batch:
         *,
         logits: Literal["last", "all", "none"] = "last",
         hidden: Literal["last", "all", "none"] = "none",
+        adapters: Sequence[Adapter | None] = (),
     ) -> Batch:
         """The batch that feeds each state its ids, asking for the last row of each, all rows, or none."""
         if not parts:
@@ -126,7 +139,13 @@ class Batch:
         }
         states = tuple(state for state, _ in parts)
         return cls(
-            np.concatenate(pieces), np.concatenate(list(starts)), states, rows, wanted[logits], wanted[hidden]
+            np.concatenate(pieces),
+            np.concatenate(list(starts)),
+            states,
+            rows,
+            wanted[logits],
+            wanted[hidden],
+            tuple(adapters),
         )
 
 

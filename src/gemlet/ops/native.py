@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from gemlet import machine
 from gemlet.errors import ConfigError, InvalidRequestError, StateError
 from gemlet.ops import _native
 from gemlet.ops.batch import Batch, Page, StepOutput
-from gemlet.ops.operations import Float32, Program
+from gemlet.ops.operations import Float32, LowRank, Program
 from gemlet.ops.packed import Packed
 from gemlet.ops.record import Recorder, lower
 
@@ -81,6 +82,14 @@ class NativeState:
             raise StateError(str(error)) from None
 
 
+@dataclass(frozen=True, eq=False)
+class NativeAdapter:
+    """An adapter checked by the native library, which borrows its arrays."""
+
+    native: Any
+    nbytes: int
+
+
 class NativeExecutor:
     """Runs a program on the best kernels of this processor, or on those that GEMLET_ISA names."""
 
@@ -99,6 +108,7 @@ class NativeExecutor:
         lowered = lower(recorder)
         self._vocab_size, self._hidden_size = program.vocab_size, self._output_width(recorder)
         self._rows = program.max_rows
+        self._matrices = recorder.matrices
         layers = [tuple(recorder.layers[number]) for number in range(len(program.layers))]
         shape = (program.max_rows, self._vocab_size, self._hidden_size, program.context)
         self._program = _native.Program(
@@ -152,10 +162,23 @@ class NativeExecutor:
         except ValueError as error:
             raise StateError(str(error)) from None
 
+    def adapter(self, parts: Sequence[tuple[Packed, LowRank]]) -> NativeAdapter:
+        numbers = {id(matrix): number for number, matrix in enumerate(self._matrices)}
+        listed = [
+            (numbers.get(id(weight), -1), _matrix(part.a), _matrix(part.b), part.scale)
+            for weight, part in parts
+        ]
+        try:
+            native = self._program.adapter(listed)
+        except ValueError as error:
+            raise InvalidRequestError(f"adapter: {error}") from None
+        return NativeAdapter(native, sum(part.nbytes for _, part in parts))
+
     def step(self, batch: Batch) -> StepOutput:
         states = [state.native for state in batch.states if isinstance(state, NativeState)]
         if len(states) != len(batch.states):
             raise StateError("a state in the batch belongs to another executor")
+        adapters = [a.native if isinstance(a, NativeAdapter) else a for a in batch.adapters]
         logits = _rows(len(batch.logits), self._vocab_size)
         hidden = _rows(len(batch.hidden), self._hidden_size)
         try:
@@ -168,6 +191,7 @@ class NativeExecutor:
                 batch.hidden,
                 logits,
                 hidden,
+                adapters,
             )
         except ValueError as error:
             raise InvalidRequestError(str(error)) from None

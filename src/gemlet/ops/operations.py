@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.ops.batch import Batch, Page, State, StepOutput
+from gemlet.ops.batch import Adapter, Batch, Page, State, StepOutput
 from gemlet.ops.packed import Packed
 
 Float32 = NDArray[np.float32]
@@ -32,7 +32,10 @@ class Operations(Protocol[X]):
         """x / sqrt(mean(x²) + eps) * weight, over each group of len(weight) neighbours of a row."""
 
     def linear(self, x: X, weight: Packed, precise: bool = False) -> X:
-        """x · weightᵀ. `precise` asks an executor with quantised activations for 16 bits instead of 8."""
+        """x · weightᵀ. `precise` asks an executor with quantised activations for 16 bits instead of 8.
+
+        To the rows of a state whose adapter has a `LowRank` for `weight`, its product is added.
+        """
 
     def rope(self, x: X, head_dim: int, theta: float) -> X:
         """Rotate element i of each head with i + head_dim/2 by position * theta^(-2i/head_dim)."""
@@ -79,6 +82,22 @@ class CacheLayer:
     kv_heads: int
     head_dim: int
     window: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """What an adapter adds to a product: scale * (x · aᵀ) · bᵀ, in float32 of the unrounded x.
+
+    a: dense [rank, columns of the weight]. b: dense [rows of the weight, rank].
+    """
+
+    a: Packed
+    b: Packed
+    scale: float
+
+    @property
+    def nbytes(self) -> int:
+        return self.a.nbytes + self.b.nbytes
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,12 @@ class Executor(Protocol):
 
     def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> Page:
         """The page that `Page.save` turned into bytes. StateError when they are altered or do not fit."""
+
+    def adapter(self, parts: Sequence[tuple[Packed, LowRank]]) -> Adapter:
+        """What is added to the products with some weights of the program, for `Batch.adapters`.
+
+        Another thread may call it while a step runs. InvalidRequestError when a part does not fit.
+        """
 
     def step(self, batch: Batch) -> StepOutput:
         """Run the rows of `batch` and advance its states. A step that raises advances none."""

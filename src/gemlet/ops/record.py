@@ -212,13 +212,15 @@ class _Lowering:
 
     def _lower(self, index: int, instruction: Instruction) -> None:
         a = self.place.get(instruction.a, 0)
+        b = self.place.get(instruction.b, 0)
         if instruction.op is Op.LINEAR:
+            b = a  # an adapter's product is made with the rows themselves
             weight = self.recorder.matrices[instruction.weight]
             if weight.format.startswith("i"):
                 a = self._quantised(instruction, weight.columns, index in self.recorder.precise)
         self._settle_before(instruction.op)
         out = self._output(instruction)
-        self.lowered.append(instruction._replace(a=a, b=self.place.get(instruction.b, 0), out=out))
+        self.lowered.append(instruction._replace(a=a, b=b, out=out))
 
     def _output(self, instruction: Instruction) -> int:
         if instruction.op is Op.STORE_KEY_VALUE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,26 @@ from numpy.typing import NDArray
 
 from gemlet.errors import InvalidRequestError, StateError
 from gemlet.ops.batch import Batch, Page, StepOutput
-from gemlet.ops.operations import CacheLayer, Float32, Program, Rows
+from gemlet.ops.operations import CacheLayer, Float32, LowRank, Program, Rows
 from gemlet.ops.packed import Packed, unpack
 from gemlet.ops.reference_state import Place, ReferencePage, ReferenceState, first_needed_page, join
 
 CacheType = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceAdapter:
+    """Parts with the weights they belong to; a weight is told from others by being that object."""
+
+    parts: tuple[tuple[Packed, LowRank], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for _, part in self.parts)
+
+    def part(self, weight: Packed) -> LowRank | None:
+        """What is added to the products with `weight`."""
+        return next((part for known, part in self.parts if known is weight), None)
 
 
 class ReferenceOperations:
@@ -37,6 +53,13 @@ class ReferenceOperations:
 
     def linear(self, x: Float32, weight: Packed, precise: bool = False) -> Float32:
         product: Float32 = x @ self._unpacked(weight).T
+        end = 0
+        for adapter, rows in zip(self._batch.adapters, self._batch.rows, strict=False):
+            start, end = end, end + rows
+            assert adapter is None or isinstance(adapter, ReferenceAdapter)
+            if adapter is not None and (part := adapter.part(weight)) is not None:
+                a, b = unpack(part.a), unpack(part.b)
+                product[start:end] += np.float32(part.scale) * (x[start:end] @ a.T @ b.T)
         return product
 
     def rope(self, x: Float32, head_dim: int, theta: float) -> Float32:
@@ -145,10 +168,20 @@ class ReferenceExecutor:
     def restore_page(self, index: int, local: bool, rows: int, data: bytes | memoryview) -> ReferencePage:
         return ReferencePage.restore(self._program.layers, self._dtype, Place(index, local, rows), data)
 
+    def adapter(self, parts: Sequence[tuple[Packed, LowRank]]) -> ReferenceAdapter:
+        for weight, part in parts:
+            rank = part.a.rows
+            shapes = (rank, weight.columns), (weight.rows, rank)
+            if ((part.a.rows, part.a.columns), (part.b.rows, part.b.columns)) != shapes:
+                raise InvalidRequestError("adapter: made for a matrix of another shape")
+        return ReferenceAdapter(tuple(parts))
+
     def step(self, batch: Batch) -> StepOutput:
         for state in batch.states:
             if not isinstance(state, ReferenceState) or not state.fits(self._program.layers, self._dtype):
                 raise StateError("a state in the batch belongs to another model or executor")
+        if not all(adapter is None or isinstance(adapter, ReferenceAdapter) for adapter in batch.adapters):
+            raise StateError("an adapter in the batch belongs to another executor")
         operations = self.operations(batch, self._unpack)
         self._program.forward(operations)
         for state, rows in zip(batch.states, batch.rows, strict=True):

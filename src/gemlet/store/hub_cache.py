@@ -36,8 +36,7 @@ def find_in_hub_cache(
     that was downloaded, or the beginning of a commit; the main branch by default.
     Raises ModelNotFoundError where it is not downloaded whole, InvalidRequestError where several files fit.
     """
-    root = hub_cache_dir(environ) / f"models--{repository.replace('/', '--')}"
-    snapshot = _snapshot(root, repository, revision)
+    snapshot = find_snapshot(repository, revision, environ)
     if file is not None:
         return _named(snapshot, repository, file)
     if (snapshot / "config.json").exists() and any(snapshot.glob("*.safetensors*")):
@@ -53,7 +52,9 @@ def find_in_hub_cache(
     raise _missing(repository, "what is downloaded of it holds no weights")
 
 
-def _snapshot(root: Path, repository: str, revision: str | None) -> Path:
+def find_snapshot(repository: str, revision: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder that a downloaded repository lies in, as it is. ModelNotFoundError."""
+    root = hub_cache_dir(environ) / f"models--{repository.replace('/', '--')}"
     snapshots = root / "snapshots"
     commits = sorted(path.name for path in snapshots.iterdir()) if snapshots.is_dir() else []
     if not commits:

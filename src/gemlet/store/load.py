@@ -12,6 +12,7 @@ from gemlet.infer.cache import PageFiles
 from gemlet.infer.chat import Model
 from gemlet.infer.draft_model import DraftModel
 from gemlet.infer.speculate import AdaptiveSpeculator
+from gemlet.model.adapters import AdapterFile, read_adapter
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Loaded
 from gemlet.model.weights import load as load_model
@@ -40,8 +41,9 @@ def load(
 ) -> Model:
     """Open a model.
 
-    ref: NAME, PATH or org/repo[:file-or-quant][@revision]; None for the default: GEMLET_MODEL, the
-    configuration file, gemma-3-1b-it where it is on this machine, else the embedded model, as `notices` say.
+    ref: NAME, PATH or org/repo[:file-or-quant][@revision], each with an optional +ADAPTER, a PEFT LoRA
+    folder; None for the default: GEMLET_MODEL, the configuration file, gemma-3-1b-it where it is on this
+    machine, else the embedded model, as `notices` say.
     weights: "auto" (as stored; a bf16 checkpoint as int8), "stored", "bf16", "int8" or "int4". context:
     positions a request may take, at most and by default the model's own. threads: by default chosen from
     the machine. Of these three, None takes what the settings say. offline: changes nothing yet, since nothing
@@ -51,7 +53,7 @@ def load(
     while weights are prepared, once.
 
     Raises ModelNotFoundError with the next step, ModelFileError naming file and field, InvalidRequestError,
-    UnsupportedParameterError for adapters and endpoints, ContextLengthError for a context the model lacks;
+    UnsupportedParameterError for endpoints, ContextLengthError for a context the model lacks;
     InvalidRequestError also for a draft model with another tokenizer.
     """
     _check_arguments(ref, context, threads, offline, draft)
@@ -64,29 +66,32 @@ def load(
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
+    adapter = None
+    if found.adapter is not None:
+        adapter = read_adapter(found.adapter, config, loaded.weights.sha256)
     if limit is not None and limit > config.context_length:
         hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
         raise ContextLengthError(limit, config.context_length, hint=hint)
-    tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
-    if tokenizer.vocab_size < config.vocab_size:
-        problem = f"has {tokenizer.vocab_size} pieces, the embedding has {config.vocab_size} rows"
-        raise ModelFileError(loaded.facts.tokenizer.path, "vocabulary", problem)
-    drafts = settings["drafts"].value if draft is None else draft
-    small = None
-    if not isinstance(drafts, bool):
-        small = _draft_decoder(os.fspath(cast(str, drafts)), threads, tokenizer, progress)
+    tokenizer = _tokenizer(loaded)
+    speculator = _speculator(settings["drafts"].value if draft is None else draft, threads, tokenizer, progress)
     decoder = Decoder(config, loaded.weights, threads=threads)
     return Model(
         decoder,
         tokenizer,
-        manifest=_manifest(found.reference, loaded, tokenizer, decoder),
+        manifest=_manifest(found.reference, loaded, adapter, tokenizer, decoder),
         sampling=loaded.facts.sampling,
         has_chat_format=loaded.facts.chat_template is not None,
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes),
-        speculator=AdaptiveSpeculator(DraftModel(small) if small else None) if drafts else None,
+        notices=(
+            *found.notices,
+            *loaded.facts.corrections,
+            *loaded.notes,
+            *(() if adapter is None else adapter.notices),
+        ),
+        speculator=speculator,
+        adapter=adapter,
     )
 
 
@@ -97,6 +102,23 @@ def prefix_dir() -> Path:
 
 def _prefix_files(limit: int) -> PageFiles | None:
     return PageFiles(prefix_dir(), limit) if limit else None
+def _tokenizer(loaded: Loaded) -> Tokenizer:
+    tokenizer, rows = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir()), loaded.facts.config.vocab_size
+    if tokenizer.vocab_size < rows:
+        problem = f"has {tokenizer.vocab_size} pieces, the embedding has {rows} rows"
+        raise ModelFileError(loaded.facts.tokenizer.path, "vocabulary", problem)
+    return tokenizer
+
+
+def _speculator(
+    draft: object, threads: int | None, tokenizer: Tokenizer, progress: Progress | None
+) -> AdaptiveSpeculator | None:
+    if isinstance(draft, bool):
+        return AdaptiveSpeculator(None) if draft else None
+    small = _draft_decoder(os.fspath(cast(str, draft)), threads, tokenizer, progress)
+    return AdaptiveSpeculator(DraftModel(small))
+
+
 def _draft_decoder(ref: str, threads: int | None, tokenizer: Tokenizer, progress: Progress | None) -> Decoder:
     """The decoder of the model that drafts. InvalidRequestError unless it has that tokenizer."""
     found = resolve(ref, progress=progress)
@@ -111,13 +133,15 @@ def _draft_decoder(ref: str, threads: int | None, tokenizer: Tokenizer, progress
     return Decoder(loaded.facts.config, loaded.weights, threads=threads)
 
 
-def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Decoder) -> Manifest:
+def _manifest(
+    reference: str, loaded: Loaded, adapter: AdapterFile | None, tokenizer: Tokenizer, decoder: Decoder
+) -> Manifest:
     return Manifest(
         model=reference,
         weights_sha256=loaded.weights.sha256,
         tokenizer_sha256=tokenizer.sha256,
         template_sha256=template_sha256(base=loaded.facts.chat_template is None),
-        adapter_sha256=None,
+        adapter_sha256=None if adapter is None else adapter.sha256,
         weights_type=loaded.weights.weights_type,
         activation_type=decoder.activation_type,
         kv_type=decoder.cache_type,

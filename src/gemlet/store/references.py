@@ -18,7 +18,7 @@ from gemlet.errors import (
     ModelNotFoundError,
     UnsupportedParameterError,
 )
-from gemlet.store.hub_cache import expanded, find_in_hub_cache
+from gemlet.store.hub_cache import expanded, find_in_hub_cache, find_snapshot
 from gemlet.store.settings import cache_dir, read_settings
 
 FORM = "a reference is NAME, PATH, org/repo[:file-or-quant][@revision], each with +ADAPTER, or URL#name"
@@ -60,11 +60,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a reference leads: a GGUF file or a Hugging Face folder. `notices`: what to tell the person."""
+    """Where a reference leads: a GGUF file or a Hugging Face folder, and the folder of an adapter.
+
+    `notices`: what to tell the person.
+    """
 
     path: Path
     reference: str
     notices: tuple[str, ...] = ()
+    adapter: Path | None = None
 
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -83,7 +87,7 @@ def parse_reference(text: str) -> Reference:
         return _parse_url(text)
     if expanded(text).exists():
         return Reference("path", text)
-    base, plus, adapter = text.partition("+")
+    base, plus, adapter = _split_adapter(text)
     if plus and not adapter:
         raise InvalidRequestError(f"{text!r} names no adapter behind the +", hint=FORM)
     wanted = adapter or None
@@ -99,6 +103,14 @@ def parse_reference(text: str) -> Reference:
     if re.fullmatch(rf"{_PART}[:@].*", base):
         hint = "a file, quantisation or revision follows org/repo: google/gemma-3-1b-it:Q4_0"
     raise InvalidRequestError(f"{text!r} is not a model reference", hint=hint)
+
+
+def _split_adapter(text: str) -> tuple[str, str, str]:
+    """What is before the +, the +, and the adapter. Of several + the one behind something that exists."""
+    for match in re.finditer(r"\+", text):
+        if expanded(text[: match.start()]).exists():
+            return text[: match.start()], "+", text[match.end() :]
+    return text.partition("+")
 
 
 def _parse_url(text: str) -> Reference:
@@ -134,17 +146,28 @@ def resolve(
     parsed = parse_reference(reference)
     if parsed.kind == "endpoint":
         raise UnsupportedParameterError("reference", f"{reference}: endpoints are not supported yet")
-    if parsed.adapter is not None:
-        message = f"{reference}: adapters are not supported yet"
-        raise UnsupportedParameterError("adapter", message, hint="leave out the + and what follows it")
+    adapter = None if parsed.adapter is None else _adapter(parsed.adapter, environ)
     if parsed.kind == "path":
         path = expanded(parsed.target)
         if not path.exists():
             raise ModelNotFoundError(f"{parsed.target}: there is no such file or folder")
-        return Found(path, reference)
-    if parsed.kind == "name" and parsed.target == EMBEDDED:
-        return Found(_embedded(environ, progress), reference)
-    return Found(_in_store(parsed, environ), reference)
+    elif parsed.kind == "name" and parsed.target == EMBEDDED:
+        path = _embedded(environ, progress)
+    else:
+        path = _in_store(parsed, environ)
+    return Found(path, reference, adapter=adapter)
+
+
+def _adapter(text: str, environ: Mapping[str, str]) -> Path:
+    """The folder of an adapter: a path, or a repository that was downloaded."""
+    path = expanded(text)
+    if path.exists():
+        return path
+    match = _REPOSITORY.fullmatch(text)
+    if match is None or match[2] is not None:
+        hint = "an adapter is the path of a folder, or org/repo[@revision]"
+        raise ModelNotFoundError(f"{text}: there is no such adapter", hint=hint)
+    return find_snapshot(match[1], match[3], environ)
 
 
 def _in_store(parsed: Reference, environ: Mapping[str, str]) -> Path:

@@ -66,15 +66,14 @@ def load(
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
-    adapter = None
-    if found.adapter is not None:
-        adapter = read_adapter(found.adapter, config, loaded.weights.sha256)
+    adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
     if limit is not None and limit > config.context_length:
         hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
         raise ContextLengthError(limit, config.context_length, hint=hint)
     tokenizer = _tokenizer(loaded)
-    speculator = _speculator(settings["drafts"].value if draft is None else draft, threads, tokenizer, progress)
+    drafts = settings["drafts"].value if draft is None else draft
     decoder = Decoder(config, loaded.weights, threads=threads)
+    from_adapter = adapter.notices if adapter else ()
     return Model(
         decoder,
         tokenizer,
@@ -84,13 +83,8 @@ def load(
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(
-            *found.notices,
-            *loaded.facts.corrections,
-            *loaded.notes,
-            *(() if adapter is None else adapter.notices),
-        ),
-        speculator=speculator,
+        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
+        speculator=_speculator(drafts, threads, tokenizer, progress),
         adapter=adapter,
     )
 
@@ -103,7 +97,8 @@ def prefix_dir() -> Path:
 def _prefix_files(limit: int) -> PageFiles | None:
     return PageFiles(prefix_dir(), limit) if limit else None
 def _tokenizer(loaded: Loaded) -> Tokenizer:
-    tokenizer, rows = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir()), loaded.facts.config.vocab_size
+    tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
+    rows = loaded.facts.config.vocab_size
     if tokenizer.vocab_size < rows:
         problem = f"has {tokenizer.vocab_size} pieces, the embedding has {rows} rows"
         raise ModelFileError(loaded.facts.tokenizer.path, "vocabulary", problem)

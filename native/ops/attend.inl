@@ -30,7 +30,7 @@ static void gemm_rows(const float* a, int64_t a_stride, const uint16_t* b, int64
 
 static void gemm(const float* a, int64_t a_stride, const uint16_t* b, int64_t b_stride, int begin, int depth, float* c, int64_t c_stride, int rows, int columns) {
   int n = 0;
-  for (; n + 64 <= columns; n += 64) gemm_rows<kGemmRows, 4>(a, a_stride, b + n, b_stride, begin, depth, c + n, c_stride, rows);
+  for (; n + 16 * kGemmVectors <= columns; n += 16 * kGemmVectors) gemm_rows<kGemmRows, kGemmVectors>(a, a_stride, b + n, b_stride, begin, depth, c + n, c_stride, rows);
   for (; n < columns; n += 16) gemm_rows<kGemmRows, 1>(a, a_stride, b + n, b_stride, begin, depth, c + n, c_stride, rows);
 }
 
@@ -55,13 +55,14 @@ static void store_key_value(const float* k, const float* v, const AttendShape& s
   for (int i = 0; i < width; i += 16) store(x + i, load<f32x16>(x + i) * splat(factor));
 }
 
+alignas(64) constexpr int32_t kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 // Weights of one row's scores of one page, for slots [first, last]; rescales what the row has so far when the peak rises.
 [[gnu::always_inline]] inline void soften_row(float* scores, int first, int last, float* sums, int padded, float& peak, float& total) {
   f32x16 highest = splat(-INFINITY);
   for (int i = 0; i < kPagePositions; i += 16) {
-    f32x16 v = load<f32x16>(scores + i);
-    for (int j = 0; j < 16; j++)
-      if (i + j < first || i + j > last) v[j] = -INFINITY;
+    const i32x16 slots = load<i32x16>(kLaneNumbers) + i;
+    const f32x16 v = select((slots < splat(first)) | (slots > splat(last)), splat(-INFINITY), load<f32x16>(scores + i));
     store(scores + i, v);
     highest = maximum(highest, v);
   }
@@ -76,7 +77,7 @@ static void store_key_value(const float* k, const float* v, const AttendShape& s
   f32x16 added{};
   for (int i = 0; i < kPagePositions; i += 16) {
     const f32x16 v = load<f32x16>(scores + i);
-    const f32x16 p = v == splat(-INFINITY) ? f32x16{} : exponential(v - splat(next));
+    const f32x16 p = select(v == splat(-INFINITY), f32x16{}, exponential(v - splat(next)));
     store(scores + i, p);
     added += p;
   }

@@ -41,10 +41,9 @@ static double log_sum_exp(const float* x, int n) {
   for (int start = 0; start < n; start += 256) {
     f32x16 part{};
     each_vector(std::min(256, n - start), [&](int j, auto count) {
-      f32x16 v = splat(-INFINITY);
-      store_some(reinterpret_cast<float*>(&v), load_some(x + start + j, count), count);
+      const f32x16 v = load_some(x + start + j, count, -INFINITY);
       const f32x16 e = exponential(v - splat(peak));
-      part += v == splat(-INFINITY) ? f32x16{} : e;
+      part += select(v == splat(-INFINITY), f32x16{}, e);
     });
     total += sum_lanes(part);
   }

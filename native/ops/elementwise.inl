@@ -26,15 +26,20 @@ template <class Function>
   if (i < width) f(i, width - i);
 }
 
-[[gnu::always_inline]] inline f32x16 load_some(const float* x, Whole) { return load<f32x16>(x); }
-[[gnu::always_inline]] inline f32x16 load_some(const float* x, int count) {
-  f32x16 v{};
-  std::memcpy(&v, x, static_cast<size_t>(count) * 4);
-  return v;
+[[gnu::always_inline]] inline f32x16 load_some(const float* x, Whole, float = 0) { return load<f32x16>(x); }
+[[gnu::always_inline]] inline f32x16 load_some(const float* x, int count, float rest = 0) {
+  alignas(64) float lanes[16];
+  store(lanes, splat(rest));
+  std::memcpy(lanes, x, static_cast<size_t>(count) * 4);
+  return load<f32x16>(lanes);
 }
 
 [[gnu::always_inline]] inline void store_some(float* out, f32x16 v, Whole) { store(out, v); }
-[[gnu::always_inline]] inline void store_some(float* out, f32x16 v, int count) { std::memcpy(out, &v, static_cast<size_t>(count) * 4); }
+[[gnu::always_inline]] inline void store_some(float* out, f32x16 v, int count) {
+  alignas(64) float lanes[16];
+  store(lanes, v);
+  std::memcpy(out, lanes, static_cast<size_t>(count) * 4);
+}
 
 static void add(const float* a, const float* b, int width, float* out) {
   each_vector(width, [&](int i, auto n) { store_some(out + i, load_some(a + i, n) + load_some(b + i, n), n); });
@@ -102,8 +107,6 @@ struct Codes {
   return codes;
 }
 
-[[gnu::always_inline]] inline void store_bytes(int8_t* to, i32x16 v) { store(to, __builtin_convertvector(v, i8x16)); }
-
 [[gnu::always_inline]] inline void quantise_precise(const f32x16 (&v)[2], PreciseBlock& block) {
   const Codes codes = encode(v, from_bits(max_lanes(max_groups((i32x16)absolute(v[0]), (i32x16)absolute(v[1])))), 32512, 32512, block.high);
   for (int h = 0; h < 2; h++) {
@@ -117,9 +120,9 @@ struct Codes {
 [[gnu::always_inline]] inline void quantise_plain(const f32x16 (&v)[2], QuantisedBlock& block) {
   // A group's peak as integer bits, which order like the floats (what is no number above all, so that it spoils the block's scale and
   // is seen), with the group's number in the lowest three.
-  const i32x8 numbers = {7, 6, 5, 4, 3, 2, 1, 0};
-  const i32x8 peaks = (max_groups((i32x16)absolute(v[0]), (i32x16)absolute(v[1])) & ~7) | numbers;
-  const int32_t most = max_lanes(peaks), next = max_lanes(peaks == most ? i32x8{} : peaks);
+  alignas(32) static constexpr int32_t kNumbers[8] = {7, 6, 5, 4, 3, 2, 1, 0};
+  const i32x8 peaks = (max_groups((i32x16)absolute(v[0]), (i32x16)absolute(v[1])) & ~7) | load<i32x8>(kNumbers);
+  const int32_t most = max_lanes(peaks), next = max_lanes(select(peaks == most, i32x8{}, peaks));
   const int group = 7 - (most & 7);
   const Codes codes = encode(v, std::max(from_bits(most | 7) * 0.5f, from_bits(next | 7)), 127, 254, block);
   alignas(64) int8_t extra[kBlock];

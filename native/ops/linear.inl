@@ -46,18 +46,20 @@ struct TileBlock {
 // Integer sums of groups [First, Last) of one block, zero point taken off, for T rows and N panels.
 template <Format F, bool Precise, int T, int N, int First, int Last>
 [[gnu::always_inline]] inline void dot_block(const uint8_t* const (&codes)[N], const TileBlock<Precise>& x, i32x16 (&out)[T][N]) {
-  i32x16 low[Precise ? T : 1][Precise ? N : 1];
+  using Sum = Products<is_nibble(F)>;
+  constexpr int zero = zero_point(F) - (is_nibble(F) ? 0 : kCodeOrigin);
+  Sum sums[T][N], low[Precise ? T : 1][Precise ? N : 1];
   for (int t = 0; t < T; t++) {
-    const i32x16 offset = splat(Last - First == 8 ? x[t].sum : x[t].half_sums[First / 4]) * -zero_point(F);
+    const i32x16 offset = splat(Last - First == 8 ? x[t].sum : x[t].half_sums[First / 4]) * -zero;
     for (int p = 0; p < N; p++) {
-      out[t][p] = Precise ? i32x16{} : offset;
-      if constexpr (Precise) low[t][p] = offset;
+      sums[t][p] = Sum{Precise ? i32x16{} : offset};
+      if constexpr (Precise) low[t][p] = Sum{offset};
     }
   }
   if constexpr (!Precise)
     for (int t = 0; t < T; t++) {
       if (Last - First < 8 && x[t].spare_group() / 4 != First / 4) continue;
-      for (int p = 0; p < N; p++) out[t][p] = dot4(out[t][p], load_spare_codes<F>(codes[p], x[t]), x[t].spare);
+      for (int p = 0; p < N; p++) sums[t][p].add_spare(load_spare_codes<F>(codes[p], x[t]), x[t].spare);
     }
 #pragma GCC unroll 8
   for (int g = First; g < Last; g++)
@@ -66,13 +68,15 @@ template <Format F, bool Precise, int T, int N, int First, int Last>
       const u8x64 c = load_codes<F>(codes[p], g);
 #pragma GCC unroll 8
       for (int t = 0; t < T; t++) {
-        out[t][p] = dot4(out[t][p], c, x[t].codes + 4 * g);
-        if constexpr (Precise) low[t][p] = dot4(low[t][p], c, x.rows[t].low + 4 * g);
+        sums[t][p].add(c, x[t].codes + 4 * g);
+        if constexpr (Precise) low[t][p].add(c, x.rows[t].low + 4 * g);
       }
     }
-  if constexpr (Precise)
-    for (int t = 0; t < T; t++)
-      for (int p = 0; p < N; p++) out[t][p] = (out[t][p] << 8) + low[t][p];
+  for (int t = 0; t < T; t++)
+    for (int p = 0; p < N; p++) {
+      out[t][p] = sums[t][p].total();
+      if constexpr (Precise) out[t][p] = (out[t][p] << 8) + low[t][p].total();
+    }
 }
 
 // How far ahead weights are fetched: enough to cover the memory's latency at full bandwidth.
@@ -205,7 +209,7 @@ template <Format F>
 [[gnu::always_inline]] inline f32x16 load_dense(const uint8_t* p) {
   if constexpr (F == Format::f32) return load<f32x16>(p);
   if constexpr (F == Format::f16) return load_f16(p);
-  return (f32x16)(__builtin_convertvector(load<u16x16>(p), u32x16) << 16);
+  return (f32x16)(widen(load<u16x16>(p)) << 16);
 }
 
 template <Format F, int T, int N>

@@ -35,6 +35,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
       pool_(threads),
       next_(spec_.instructions.size()),
       scratch_(static_cast<size_t>(pool_.size())),
+      head_scratch_(static_cast<size_t>(pool_.size())),
       seconds_(kOps) {
   check();
   for (int width : spec_.buffers) {
@@ -86,7 +87,8 @@ Quantised Program::codes(int buffer, int rows) const {
 void Program::run(const Step& step) {
   check_step(step);
   for (size_t s = 0; s < step.states.size(); s++) step.states[s]->reserve(step.state_rows[s]);
-  logits_out_ = step.logits_out;
+  if (step.top > 0) top_logits_.resize(std::max(top_logits_.size(), static_cast<size_t>(step.logits * logits_stride_)));
+  logits_out_ = step.top > 0 ? top_logits_.data() : step.logits_out;
   hidden_out_ = step.hidden_out;
   plan_attention(step);
   for (auto& next : next_) next.store(0, std::memory_order_relaxed);
@@ -103,7 +105,9 @@ void Program::run_thread(const Step& step, int thread) {
     if (barrier_before_[i]) pool_.barrier();
     const int rows = row_count(step, in.rows);
     if (rows > 0) {
-      if (in.op == Op::linear)
+      if (in.op == Op::linear && in.out == kLogitsOut && step.top > 0)
+        run_head(in, step, thread, next_[i]);
+      else if (in.op == Op::linear)
         run_linear(in, step, next_[i]);
       else if (in.op == Op::attend)
         run_attend(in, step, next_[i], thread);

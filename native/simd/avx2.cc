@@ -12,5 +12,6 @@ namespace gemlet::avx2 {
 #include "ops/linear.inl"
 #include "ops/attend.inl"
 #include "ops/choose.inl"
+#include "ops/head.inl"
 #include "ops/table.inl"
 }  // namespace gemlet::avx2

@@ -64,17 +64,22 @@ template <class V>
   return load<u16x16>(h);
 }
 // Products of unsigned and signed bytes can leave 16 bits in pairs, so even and odd bytes are widened and multiplied apart.
+[[gnu::always_inline]] inline __m256i dot_half(__m256i sum, __m256i codes, __m256i x) {
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), odd = _mm256_srai_epi16(x, 8);
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(0xff)), even));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), odd));
+}
 [[gnu::always_inline]] inline i32x16 dot4(i32x16 acc, u8x64 codes, const int8_t* x) {
   int32_t word;
   std::memcpy(&word, x, 4);
-  const __m256i all = _mm256_set1_epi32(word), byte = _mm256_set1_epi16(0xff);
-  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(all, 8), 8), odd = _mm256_srai_epi16(all, 8);
+  const __m256i all = _mm256_set1_epi32(word);
   Halves c = split(codes), a = split(acc);
-  auto half = [&](__m256i sum, __m256i code) {
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(code, byte), even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(code, 8), odd));
-  };
-  return join<i32x16>(half(a.low, c.low), half(a.high, c.high));
+  return join<i32x16>(dot_half(a.low, c.low, all), dot_half(a.high, c.high, all));
+}
+// The same with 64 different x.
+[[gnu::always_inline]] inline i32x16 dot_each(i32x16 acc, u8x64 codes, const int8_t* x) {
+  Halves c = split(codes), a = split(acc), xs = split(load<u8x64>(x));
+  return join<i32x16>(dot_half(a.low, c.low, xs.low), dot_half(a.high, c.high, xs.high));
 }
 [[gnu::always_inline]] inline u32x16 shift_right(u32x16 a, const int64_t* bits) {
   const __m128i count = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bits));

@@ -119,19 +119,49 @@ void init_program(BoundProgram* self, const std::string& isa, int threads, std::
   new (self) BoundProgram(std::move(*bound));
 }
 
+// Logits whole in `logits_out`, or with top > 0 the largest in `top_ids` and `top_values`.
 void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const std::vector<KvState*>& states, const std::vector<int>& rows, nb::handle logit_rows,
-              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out) {
+              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, int top, nb::handle top_ids, nb::handle top_values) {
   const Array id(ids, "i", "ids"), position(positions, "i", "positions"), wanted(logit_rows, "i", "logit rows"), wanted_hidden(hidden_rows, "i", "hidden rows");
   const Array logits(logits_out, "f", "logits", true), states_out(hidden_out, "f", "hidden states", true);
   if (id.count() != position.count()) throw std::invalid_argument("ids and positions differ in number");
-  logits.need_bytes(wanted.count() * self.program->logits_stride() * 4, "logits");
+  if (top < 0) throw std::invalid_argument("top must not be negative");
+  const Array largest(top_ids, "i", "top ids", true), values(top_values, "f", "top values", true);
+  largest.need_bytes(wanted.count() * top * 4, "top ids");
+  values.need_bytes(wanted.count() * top * 4, "top values");
+  logits.need_bytes(top > 0 ? 0 : wanted.count() * self.program->logits_stride() * 4, "logits");
   states_out.need_bytes(wanted_hidden.count() * self.program->hidden_stride() * 4, "hidden states");
   for (const KvState* state : states)
     if (!state) throw std::invalid_argument("a state is missing");
   const Step step{id.data<int32_t>(), position.data<int32_t>(), static_cast<int>(id.count()), states, rows, wanted.data<int32_t>(), static_cast<int>(wanted.count()),
-                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>()};
+                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>(),
+                  top, largest.data<int32_t>(), values.data<float>()};
   nb::gil_scoped_release unlocked;
   self.program->run(step);
+}
+
+using SketchArrays = std::tuple<nb::object, nb::object, nb::object, nb::object, nb::object, nb::object>;  // panels, fine, drops, inverse, steps, centres
+
+void set_head(BoundProgram& self, std::tuple<int, int, int, int> shape, const SketchArrays& arrays, std::tuple<float, float, float> bounds) {
+  HeadSketch s;
+  std::tie(s.rows, s.columns, s.bytes, s.nibbles) = shape;
+  std::tie(s.fine_step, s.slack, s.largest) = bounds;
+  const auto is_part = [&](int n) { return n >= 0 && n <= s.columns && n % 16 == 0; };
+  if (s.rows <= 0 || s.rows > kMaxSide || s.columns <= 0 || s.columns > kMaxSide || !is_part(s.columns) || !is_part(s.bytes) || !is_part(s.nibbles) || s.bytes + s.nibbles > s.columns)
+    throw std::invalid_argument("head sketch: impossible shape");
+  const auto borrow = [&](nb::handle object, const char* kind, int64_t bytes, const char* name) {
+    self.arrays.emplace_back(object, kind, name);
+    self.arrays.back().need_bytes(bytes, name);
+    return self.arrays.back().data<uint8_t>();
+  };
+  const auto floats = [](uint8_t* p) { return reinterpret_cast<const float*>(p); };
+  s.panels = borrow(std::get<0>(arrays), "B", s.panel_count() * s.panel_bytes(), "panels");
+  s.fine = borrow(std::get<1>(arrays), "B", s.rows * s.fine_bytes(), "fine");
+  s.drops = floats(borrow(std::get<2>(arrays), "f", 4LL * s.rows, "drops"));
+  s.inverse = floats(borrow(std::get<3>(arrays), "f", 4LL * s.columns * s.columns, "inverse"));
+  s.steps = floats(borrow(std::get<4>(arrays), "f", 4LL * s.columns, "steps"));
+  s.centres = floats(borrow(std::get<5>(arrays), "f", 4LL * s.columns, "centres"));
+  self.program->set_head(s);
 }
 
 nb::bytes save_state(const KvState& state) {
@@ -176,6 +206,12 @@ NB_MODULE(_native, m) {
       .def("restore", [](const BoundProgram& p, const nb::bytes& data) { return KvState::restore(p.layout, std::string_view(data.c_str(), data.size())); })
       .def("price", [](const BoundProgram& p, int positions, int rows) { return KvState::price(*p.layout, positions, rows); })
       .def("step", &run_step)
+      .def("set_head", &set_head)
+      .def("take_head_counts",
+           [](BoundProgram& p) {
+             const HeadCounts c = p.program->take_head_counts();
+             return std::make_tuple(c.queries, c.whole, c.doubtful, c.likely, c.panels);
+           })
       .def("top_k", &row_top_k)
       .def("log_sum_exp", &row_log_sum_exp)
       .def("measure", [](BoundProgram& p, bool on) { p.program->measure(on); })

@@ -123,6 +123,9 @@ class NativeExecutor:
                 batch.hidden,
                 logits,
                 hidden,
+                0,
+                np.empty(0, np.int32),
+                np.empty(0, np.float32),
             )
         except ValueError as error:
             raise InvalidRequestError(str(error)) from None

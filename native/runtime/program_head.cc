@@ -24,7 +24,7 @@ void HeadQuery::prepare(const HeadSketch& s, const double* y, double x_length) {
     centre += s.centres[d] * y[d];
   }
   // Beyond these, floats could overflow or codes lose their scale; NaN is neither.
-  usable = most >= 1e-20 && most <= 1e20 && square <= 1e30 && x_length <= 1e20;
+  usable = most >= 1e-15 && most <= 1e20 && square <= 1e30 && x_length <= 1e20;
   if (!usable) return;
   scale = static_cast<float>(most / 32000);
   double zeros = 0, sum = 0, errors = 0, fine_errors = 0, magnitude = 0;
@@ -42,6 +42,8 @@ void HeadQuery::prepare(const HeadSketch& s, const double* y, double x_length) {
   reach = static_cast<float>(std::sqrt(square) * (1 + 1e-6));
   magnitude = magnitude * scale + std::fabs(centre) + 2.0 * s.largest * reach;
   const double slop = errors + 7.5 * s.fine_step * fine_errors + 0x1p-20 * magnitude + s.slack * x_length;
+  usable = magnitude + slop <= 1e30;
+  if (!usable) return;
   offset = static_cast<float>(centre - scale * zeros + slop * (1 + 1e-6));
   fine_scale = s.fine_step * scale;
   fine_offset = static_cast<float>(-7.5 * s.fine_step * scale * sum);
@@ -60,8 +62,9 @@ void Program::set_head(const HeadSketch& s) {
   int64_t most = 0, fine = 0;
   for (int d = 0; d < s.columns; d++) most += 32000LL * s.most(d), fine += 32000LL * 15;
   require(most < INT32_MAX && fine < INT32_MAX, "its sums could overflow");
-  require(s.slack >= 0 && s.fine_step >= 0 && s.largest >= 0 && s.slack < 1e6f && s.fine_step <= 1 && s.largest < 1e6f, "impossible bounds");
-  for (int d = 0; d < s.columns; d++) require(s.steps[d] >= 0 && s.steps[d] < 1e6f && std::fabs(s.centres[d]) < 1e6f, "impossible steps");
+  const auto is_bound = [](float v) { return v >= 0 && v < 1e12f; };  // products of two stay finite
+  require(is_bound(s.slack) && is_bound(s.largest) && s.fine_step >= 0 && s.fine_step <= 1, "impossible bounds");
+  for (int d = 0; d < s.columns; d++) require(is_bound(s.steps[d]) && is_bound(std::fabs(s.centres[d])), "impossible steps");
   head_ = s;
   panel_done_ = std::vector<std::atomic<uint8_t>>(static_cast<size_t>(s.panel_count()));
   bounds_.resize(static_cast<size_t>(s.panel_count()) * kPanel);

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from gemlet.infer.requests import AnswerRequest, Event, Outputs, PromptRequest, Request, Sink, Token
 from gemlet.infer.sample import Alternatives, Ranking, Sampler, logprob
-from gemlet.ops.batch import State
+from gemlet.ops.batch import Largest, State
 
 Row = NDArray[np.float32]
+Logits = Row | Largest
 
 
 class Call:
@@ -84,13 +85,18 @@ class AnswerSequence:
         last = len(self.ids) - 1
         return ([last] if start <= last < start + rows else []), []
 
-    def answer(self, row: Row) -> bool:
+    @property
+    def top(self) -> int | None:
+        """How many of the largest logits are enough; None when the whole row is needed."""
+        return self._sampler.reach if self.request.logprobs is None else None
+
+    def answer(self, row: Logits) -> bool:
         """Choose the next token and emit it; whether the choice goes on."""
         request, position = self.request, len(self.ids)
         token = self._sampler.choose(row, position)
         value: float | None = None
         top: Alternatives = ()
-        if request.logprobs is not None:
+        if request.logprobs is not None and not isinstance(row, Largest):
             value, top = logprob(row, token, request.logprobs, self._ranking)
         finish: Literal["stop", "length"] | None = None
         if token in request.stop_ids:
@@ -108,6 +114,7 @@ class PromptSequence:
 
     index = 0
     source: SharedState | None = None
+    top: int | None = None  # whole rows are handed out
 
     def __init__(
         self, call: Call, request: PromptRequest, ranking: Ranking, vocab_size: int, hidden_size: int
@@ -132,9 +139,10 @@ class PromptSequence:
         logits = [p for p in span if p in self._logit_rows or p in self._scored]
         return logits, [p for p in span if p in self._hidden_rows]
 
-    def read(self, logits: dict[int, Row], hidden: dict[int, Row], finished: bool) -> None:
+    def read(self, logits: dict[int, Logits], hidden: dict[int, Row], finished: bool) -> None:
         """Take the rows of a step, by position; emit the outputs after the last step."""
         for position, row in logits.items():
+            assert not isinstance(row, Largest)
             if position in self._logit_rows:
                 self._logits[self._logit_rows[position]] = row
             if position in self._scored:

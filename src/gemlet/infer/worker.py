@@ -15,7 +15,7 @@ from gemlet.infer.prefixes import Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
-from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
+from gemlet.infer.sequences import AnswerSequence, Call, Logits, PromptSequence, Row, Sequence, SharedState
 from gemlet.model.config import ModelConfig
 from gemlet.ops.batch import Batch, State, StepOutput
 
@@ -161,7 +161,7 @@ class Worker:
             for call in {id(s.call): s.call for s, _, _ in spans}.values():
                 self._fail(call, error)
             return
-        logits, hidden = iter(output.logits), iter(output.hidden)
+        logits, hidden = iter(output.rows), iter(output.hidden)
         for (sequence, _, _), (logit_positions, hidden_positions) in zip(spans, wanted, strict=True):
             of_logits = {position: next(logits) for position in logit_positions}
             of_hidden = {position: next(hidden) for position in hidden_positions}
@@ -174,7 +174,7 @@ class Worker:
             if sequence.call.deaf:
                 self._cancel(sequence.call.id, None)
 
-    def _receive(self, sequence: Sequence, logits: dict[int, Row], hidden: dict[int, Row]) -> None:
+    def _receive(self, sequence: Sequence, logits: dict[int, Logits], hidden: dict[int, Row]) -> None:
         if isinstance(sequence, PromptSequence):
             finished = _length(sequence) == len(sequence.ids)
             sequence.read(logits, hidden, finished)
@@ -189,7 +189,7 @@ class Worker:
             else:
                 self._end(sequence)
 
-    def _begin_answers(self, first: AnswerSequence, row: Row) -> None:
+    def _begin_answers(self, first: AnswerSequence, row: Logits) -> None:
         """The prompt is read: every choice takes its first token from one row, and a copy of the state."""
         call, request, state = first.call, first.request, first.state
         assert state is not None
@@ -296,4 +296,8 @@ def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int],
         hidden += [position + offset for position in of_hidden]
     states = tuple(sequence.state for sequence, _, _ in spans if sequence.state is not None)
     vectors = [np.asarray(values, np.int32) for values in (ids, positions, logits, hidden)]
-    return Batch(vectors[0], vectors[1], states, tuple(rows for _, _, rows in spans), vectors[2], vectors[3])
+    # Whole rows, unless everybody can do with the largest logits: 0 says whole.
+    tops = [sequence.top or 0 for (sequence, _, _), (needed, _) in zip(spans, wanted, strict=True) if needed]
+    top = max(tops) if tops and min(tops) > 0 else 0
+    counts = tuple(rows for _, _, rows in spans)
+    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], top)

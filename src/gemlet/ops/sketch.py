@@ -1,9 +1,9 @@
-"""The head's sketch: a coarse copy of the head from which most rows are proven not to hold the largest logits.
+"""The head's sketch: a coarse copy that proves of most rows that they do not hold the largest logits.
 
 A row w is kept as a = wM in few bits, where M is invertible: wx = ay with y = inverse·x, and what the codes
-leave out of a, e, changes a logit by at most |e||y|. With the hidden states' covariance whitened by M and the
-rows' covariance diagonal, few elements of a hold most of what tells rows apart, and |y| is nearly the same for
-all inputs. Layout and arithmetic: native/include/gemlet/head.h.
+leave out of a, e, changes a logit by at most |e||y|. M makes the hidden states' covariance the identity and
+the rows' diagonal: few elements of a hold most of what tells rows apart, and |y| varies little.
+Layout and arithmetic: native/include/gemlet/head.h.
 
 Any M gives correct bounds, so what it was fitted to can only make it slower.
 """
@@ -32,17 +32,20 @@ SHRINKAGE = 0.1
 """Share of the mean variance added to every direction, for inputs unlike those it was fitted to."""
 
 FINE_STEP = 0.13
-"""Of the coarse step; 16 fine steps reach beyond half a coarse one, for what lies outside the codes' range."""
+"""Of the coarse step; 16 of them reach beyond half a coarse step, for what lies outside the codes' range."""
 
-_STEPS = {4: 0.37, 2: 1.15}  # of the standard deviation: near the least square error of both coarse and fine
+_STEPS = {4: 0.37, 2: 1.15}  # of the standard deviation: near the least error, coarse and fine
 _SLICE = 4096
 _TERMS = 128  # products summed in float32 before they are joined in float64
 _UNIT = 2.0**-24
 
 
+ARRAYS = ("panels", "fine", "drops", "inverse", "steps", "centres")
+
+
 @dataclass(frozen=True, eq=False)
 class HeadSketch:
-    """arrays: panels, fine, drops, inverse, steps, centres; bounds: fine_step, slack, largest."""
+    """arrays: as ARRAYS names them; bounds: fine_step, slack, largest. See native/include/gemlet/head.h."""
 
     rows: int
     columns: int
@@ -82,7 +85,7 @@ def build_sketch(head: Packed, hidden: Float32) -> HeadSketch | None:
             first = i * _SLICE // (PANEL if name == "panels" else 1)
             arrays[name][first : first + len(array)] = array
     bounds = (float(fit.fine_step), _up(fit.slack(head, longest)), _up(largest))
-    if not all(np.isfinite(bounds)) or longest > 1e6:
+    if not all(np.isfinite(bounds)) or longest > 1e9:
         return None
     return HeadSketch(head.rows, head.columns, fit.bytes, fit.nibbles, arrays, bounds)
 
@@ -156,18 +159,20 @@ class _Fit:
     def encode(self, rows: Float32) -> tuple[dict[str, NDArray[Any]], float, float]:
         """Arrays of some rows, the largest |e| among them, and the longest row.
 
-        The product rounds each element by at most (terms + 1) units of |w||M|, and taking codes from it by
-        four more; the sums of squares by less than 1e-4 of themselves.
+        The product rounds each element by at most as many units of |w||M| as terms and parts are added, and
+        rounding M, taking codes and unpacking rows by less than 8 more; the sums of squares by less than
+        1e-4 of themselves.
         """
         matrix, most = self.transform.astype(np.float32), self.most()
-        values = np.zeros((len(rows), self.columns))
+        values = np.zeros((len(rows), self.columns), np.float32)
         for start in range(0, self.columns, _TERMS):
             values += rows[:, start : start + _TERMS] @ matrix[start : start + _TERMS]
-        rest = values.astype(np.float32) - self.centres
+        rest = values - self.centres
         codes = np.clip(np.rint(rest / self.steps + most / 2), 0, most)
         rest -= (codes - most / 2) * self.steps
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-        error = lengths * ((_TERMS + 16) * _UNIT * np.linalg.norm(self.transform))
+        units = _TERMS + self.columns // _TERMS + 8
+        error = lengths * (units * _UNIT * np.linalg.norm(self.transform))
         reach = _raised(rest, error)
         fine_steps = self.fine_step * self.steps
         fine = np.clip(np.rint(rest / fine_steps + np.float32(7.5)), 0, 15)
@@ -188,7 +193,8 @@ class _Fit:
         words = [wide.reshape(len(codes), PANEL, -1, 4)]
         for part, count, bits in ((middle, 2, 4), (narrow, 4, 2)):
             groups = part.reshape(len(codes), PANEL, -1, count, 4)
-            words.append(sum((groups[:, :, :, i] << (i * bits) for i in range(1, count)), groups[:, :, :, 0]))
+            shifts = np.arange(0, count * bits, bits, dtype=np.uint8)[:, None]
+            words.append(np.bitwise_or.reduce(groups << shifts, axis=3))
         lines = np.concatenate(words, axis=2).transpose(0, 2, 1, 3).reshape(len(codes), -1, 64)
         return np.concatenate([lines, reach.view(np.uint8)], axis=1)
 
@@ -208,13 +214,15 @@ class _Fit:
 def _raised(rest: Float32, error: Float64) -> Float32:
     """Lengths of rows, never too small."""
     squares = np.einsum("ij,ij->i", rest, rest)
-    raised: Float32 = np.nextafter(((np.sqrt(squares) + error) * 1.0001).astype(np.float32), np.float32(np.inf))
+    lengths = ((np.sqrt(squares) + error) * 1.0001).astype(np.float32)
+    raised: Float32 = np.nextafter(lengths, np.float32(np.inf))
     return raised
 
 
 def _fine(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 128))).reshape(len(codes), -1, 2, 64)
-    return padded[:, :, 0] | padded[:, :, 1] << 4
+    packed: NDArray[np.uint8] = padded[:, :, 0] | padded[:, :, 1] << np.uint8(4)
+    return packed
 
 
 def _up(value: float) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelFileError
 from gemlet.infer.chat import Model
 from gemlet.model.decoder import Decoder
-from gemlet.model.weights import Loaded
+from gemlet.model.head import use_sketch
+from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir, read_settings
@@ -19,6 +21,8 @@ from gemlet.types import Manifest
 from gemlet.version import __version__
 
 Progress = Callable[[int, int], None]
+
+_SAMPLES = Path(__file__).with_name("samples.txt")
 
 MAX_THREADS = 256
 """What the native library takes."""
@@ -63,6 +67,7 @@ def load(
         problem = f"has {tokenizer.vocab_size} pieces, the embedding has {config.vocab_size} rows"
         raise ModelFileError(loaded.facts.tokenizer.path, "vocabulary", problem)
     decoder = Decoder(config, loaded.weights, threads=threads)
+    note = _sketch_head(decoder, loaded, tokenizer, weights)
     return Model(
         decoder,
         tokenizer,
@@ -71,8 +76,16 @@ def load(
         has_chat_format=loaded.facts.chat_template is not None,
         context=limit,
         reference=found.reference,
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes),
+        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *note),
     )
+
+
+def _sketch_head(decoder: Decoder, loaded: Loaded, tokenizer: Tokenizer, weights: str) -> tuple[str, ...]:
+    """Make tokens cheaper where only the largest logits are needed; takes seconds, once a model."""
+    packed = packed_path(loaded.facts.path, weights, cache_dir())
+    ids = tokenizer.encode(_SAMPLES.read_text(encoding="utf-8"), bos=True)
+    note = use_sketch(decoder, loaded.weights, ids, packed.with_suffix(".head"))
+    return () if note is None else (note,)
 
 
 def _manifest(reference: str, loaded: Loaded, tokenizer: Tokenizer, decoder: Decoder) -> Manifest:

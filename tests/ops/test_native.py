@@ -69,6 +69,9 @@ def step(made: Any, **changes: Any) -> None:
         "hidden_rows": np.array([0, 1], np.int32),
         "logits": np.zeros((1, 32), np.float32),
         "hidden": np.zeros((2, HIDDEN), np.float32),
+        "top": 0,
+        "top_ids": np.zeros(0, np.int32),
+        "top_values": np.zeros(0, np.float32),
     }
     assert changes.keys() <= values.keys()
     made.step(*(values | changes).values())
@@ -187,6 +190,10 @@ IMPOSSIBLE_STEPS: list[dict[str, Any]] = [
     {"hidden": np.zeros((3, HIDDEN), np.float32)},
     {"hidden": read_only(2, HIDDEN)},
     {"hidden": 3},
+    {"top": -1},
+    {"top": 2},
+    {"top": VOCABULARY + 1, "top_ids": np.zeros(VOCABULARY + 1, np.int32)},
+    {"top": 1, "top_ids": np.zeros(1, np.int32), "top_values": np.zeros(1, np.float32)},
 ]
 
 

@@ -22,7 +22,8 @@ from gemlet.version import __version__
 
 Progress = Callable[[int, int], None]
 
-_SAMPLES = Path(__file__).with_name("samples.txt")
+SAMPLES = Path(__file__).with_name("samples.txt")
+"""Texts of many kinds, which the sketch of a head is fitted to."""
 
 MAX_THREADS = 256
 """What the native library takes."""
@@ -83,7 +84,7 @@ def load(
 def _sketch_head(decoder: Decoder, loaded: Loaded, tokenizer: Tokenizer, weights: str) -> tuple[str, ...]:
     """Make tokens cheaper where only the largest logits are needed; takes seconds, once a model."""
     packed = packed_path(loaded.facts.path, weights, cache_dir())
-    ids = tokenizer.encode(_SAMPLES.read_text(encoding="utf-8"), bos=True)
+    ids = tokenizer.encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
     note = use_sketch(decoder, loaded.weights, ids, packed.with_suffix(".head"))
     return () if note is None else (note,)
 

@@ -1,0 +1,48 @@
+"""The sketched head on real weights: the same largest logits as the whole head, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemlet.model.decoder import Decoder
+from gemlet.model.head import use_sketch
+from gemlet.ops.batch import Batch
+from tests.parity.real import Real
+
+TOKENS, STEPS = 600, 24
+
+
+@pytest.fixture(scope="module")
+def sketched(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoder]:
+    """With a sketch fitted to one of the three texts only."""
+    decoder = Decoder(real.config, real.weights)
+    path: Path = tmp_path_factory.mktemp("sketch") / "kept.head"
+    assert use_sketch(decoder, real.weights, real.ids("code", 1024), path) is None and path.exists()
+    yield decoder
+    decoder.close()
+
+
+@pytest.mark.parametrize("top", [1, 64])
+@pytest.mark.parametrize("text", ["prose", "code", "other language"])
+def test_the_largest_logits_are_the_whole_heads(real: Real, sketched: Decoder, text: str, top: int) -> None:
+    ids, state = real.ids(text, TOKENS + STEPS), sketched.new_state()
+    for start in range(0, TOKENS, 200):
+        sketched.step(Batch.of([(state, ids[start : start + 200])], logits="none"))
+    sketched._executor.take_head_counts()  # type: ignore[union-attr]
+    for position in range(TOKENS, TOKENS + STEPS):
+        twin = state.copy()
+        (row,) = sketched.step(Batch.of([(twin, ids[position : position + 1])])).logits
+        output = sketched.step(replace(Batch.of([(state, ids[position : position + 1])]), top=top))
+        assert output.largest is not None
+        expected_ids, expected = sketched.top_k(row, top)
+        assert np.array_equal(output.largest[0].ids, expected_ids)
+        assert np.array_equal(output.largest[0].values, expected)
+    counts = sketched._executor.take_head_counts()  # type: ignore[union-attr]
+    assert counts["queries"] == STEPS and counts["whole"] == 0
+    if text != "other language":
+        assert counts["doubtful"] < 0.3 * STEPS * real.config.vocab_size

@@ -1,8 +1,9 @@
 """What a sketch of the head leaves to read on real hidden states, and what that does to the time of a token.
 
 Usage: head.py [--tokens 48] [--context 600] [--threads N] [--ideas]
-The real 270M of the `demo` extra, on three texts, for the largest logit (greedy) and the 64 largest. Both ways
-of computing a token run alternately on the same state, and their results are compared bit by bit.
+The real 270M of the `demo` extra, on three texts, for the largest logit (greedy) and the 64 largest. Both
+ways of computing a token run alternately, and their results are compared bit by bit. Also the processor time
+of the calling thread, which is what to look at on a machine that does other work.
 --ideas: also what share of the head's rows simpler bounds leave, with the best threshold there can be.
 Writes benchmarks/results/head-*.json.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def measure(plain: Decoder, sketched: Decoder, ids: Sequence[int], context: int, top: int) -> dict[str, Any]:
-    """Milliseconds of a token with the whole head and with the sketch, alternating; and the sketch's counts."""
+    """Milliseconds of a token with the whole head and with the sketch, alternating; the sketch's counts."""
     states = [decoder.new_state() for decoder in (plain, sketched)]
     for decoder, state in zip((plain, sketched), states, strict=True):
         for start in range(0, context, 200):
@@ -116,7 +117,7 @@ def shares(head: Packed, sketch: HeadSketch, counts: dict[str, int]) -> dict[str
 
 
 def ideas(real: Real, decoder: Decoder, context: int, tokens: int) -> Iterator[dict[str, Any]]:
-    """The share of rows that the upper bits of the codes leave, with block-wise Cauchy–Schwarz on the lower."""
+    """The share of rows that the upper bits of the codes leave, with a bound on the lower by blocks of 32."""
     head = head_of(real.weights)
     for text in TEXTS:
         states = hidden_states(decoder, real.ids(text, context + tokens))[context:]

@@ -76,18 +76,27 @@ static float head_refine(const HeadSketch& s, const HeadQuery& q, int row, float
   return bound - s.drops[row] * q.reach + (static_cast<float>(sum) * q.fine_scale + q.fine_offset);
 }
 
-// Looks through the bounds of panels [begin, end) for rows that may reach `least`; calls take(row) for each that still may with its fine codes.
+// Rows of panels [begin, end) that may reach `least` are in doubt; those that still may with their fine codes are likely. Fine codes lie
+// apart, so all that are needed are known, and asked for, well before they are read.
 static int64_t head_doubts(const HeadSketch& s, const HeadQuery& q, const float* bounds, float least, int begin, int end, std::vector<int32_t>& likely) {
-  int64_t doubtful = 0;
+  constexpr size_t kAhead = 12;
+  const float below = std::nextafter(least, -INFINITY);  // an equal value may win by its smaller id
+  std::vector<int32_t> doubtful;
   for (int panel = begin; panel < end; panel++) {
     const float* b = bounds + panel * kPanel;
-    // Not below, rather than above: an equal value may win by its smaller id.
-    if (!any_above(load<f32x16>(b), std::nextafter(least, -INFINITY))) continue;
+    if (!any_above(load<f32x16>(b), below)) continue;
     for (int i = 0; i < kPanel && panel * kPanel + i < s.rows; i++)
-      if (b[i] >= least) {
-        doubtful++;
-        if (head_refine(s, q, panel * kPanel + i, b[i]) >= least) likely.push_back(panel * kPanel + i);
-      }
+      if (b[i] >= least) doubtful.push_back(panel * kPanel + i);
   }
-  return doubtful;
+  const auto fetch = [&](size_t i) {
+    if (i >= doubtful.size()) return;
+    for (int64_t line = 0; line < s.fine_bytes(); line += 64) __builtin_prefetch(s.fine + doubtful[i] * s.fine_bytes() + line);
+    __builtin_prefetch(s.drops + doubtful[i]);
+  };
+  for (size_t i = 0; i < kAhead; i++) fetch(i);
+  for (size_t i = 0; i < doubtful.size(); i++) {
+    fetch(i + kAhead);
+    if (head_refine(s, q, doubtful[i], bounds[doubtful[i]]) >= least) likely.push_back(doubtful[i]);
+  }
+  return static_cast<int64_t>(doubtful.size());
 }

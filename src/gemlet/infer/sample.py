@@ -130,7 +130,7 @@ class Sampler:
         return 1 if self._sampling.temperature == 0 else self._sampling.top_k or None
 
     def choose(self, row: Row | Largest, position: int) -> int:
-        """The token at an absolute position. `row`, float32 [vocab] or its `reach` largest, is not changed."""
+        """The token at an absolute position. `row`: float32 [vocab], not changed, or its `reach` largest."""
         u = uniform(self._seed, self._choice, position)
         if isinstance(row, Largest):
             return choose_of_largest(row, self._sampling, u, self._ranking)

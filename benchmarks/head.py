@@ -78,23 +78,23 @@ def measure(plain: Decoder, sketched: Decoder, ids: Sequence[int], context: int,
     counter = sketched._executor
     counter.take_head_counts()  # type: ignore[union-attr]
     times: tuple[list[float], list[float]] = ([], [])
+    busy: tuple[list[float], list[float]] = ([], [])
     for token in ids[context:]:
         found = []
-        for decoder, state, spent in zip((plain, sketched), states, times, strict=True):
+        for decoder, state, spent, used in zip((plain, sketched), states, times, busy, strict=True):
             batch = replace(Batch.of([(state, [token])]), top=top)
-            began = time.perf_counter()
+            began, began_busy = time.perf_counter(), time.thread_time()
             found.append(decoder.step(batch).rows[0])
             spent.append(1e3 * (time.perf_counter() - began))
+            used.append(1e3 * (time.thread_time() - began_busy))
         if not all(np.array_equal(getattr(found[0], f), getattr(found[1], f)) for f in ("ids", "values")):
             raise AssertionError("the sketched head found other logits than the whole head")
     counts = counter.take_head_counts()  # type: ignore[union-attr]
     ratio = [whole / less for whole, less in zip(*times, strict=True)]
-    return {
-        "whole_ms": spread(times[0]),
-        "sketched_ms": spread(times[1]),
-        "ratio": spread(ratio),
-        "counts": counts,
-    }
+    result: dict[str, Any] = {"counts": counts, "ratio": spread(ratio)}
+    for name, (whole, less) in (("ms", times), ("busy_ms", busy)):
+        result |= {f"whole_{name}": spread(whole), f"sketched_{name}": spread(less)}
+    return result
 
 
 def shares(head: Packed, sketch: HeadSketch, counts: dict[str, int]) -> dict[str, float]:

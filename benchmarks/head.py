@@ -51,7 +51,13 @@ def main() -> None:
     plain, sketched = (Decoder(real.config, real.weights, threads=args.threads) for _ in range(2))
     samples = real.tokenizer.encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
     kept: list[HeadSketch] = []
-    sketched.use_sketch, use = lambda sketch: (kept.append(sketch), use(sketch))[1], sketched.use_sketch  # type: ignore[method-assign]
+    use = sketched.use_sketch
+
+    def keep(sketch: HeadSketch) -> None:
+        kept.append(sketch)
+        use(replace(sketch, top=max(TOPS)))
+
+    sketched.use_sketch = keep  # type: ignore[method-assign]
     use_sketch(
         sketched, real.weights, samples, packed_path(real.path, "auto", cache_dir()).with_suffix(".head")
     )

@@ -73,7 +73,7 @@ void Program::set_head(const HeadSketch& s) {
 
 // Every thread calls it. The logits that the largest are chosen from lie in logits_out_.
 void Program::run_head(const Instruction& in, const Step& step, int thread, std::atomic<int>& next) {
-  const bool whole = head_.rows == 0 || step.top > head_.rows || step.logits > kSketchRows;
+  const bool whole = head_.rows == 0 || step.top > std::min(head_.top, head_.rows) || step.logits > kSketchRows;
   if (whole) {
     run_linear(in, step, next);
     pool_.barrier();

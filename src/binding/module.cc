@@ -142,9 +142,9 @@ void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const st
 
 using SketchArrays = std::tuple<nb::object, nb::object, nb::object, nb::object, nb::object, nb::object>;  // panels, fine, drops, inverse, steps, centres
 
-void set_head(BoundProgram& self, std::tuple<int, int, int, int> shape, const SketchArrays& arrays, std::tuple<float, float, float> bounds) {
+void set_head(BoundProgram& self, std::tuple<int, int, int, int, int> shape, const SketchArrays& arrays, std::tuple<float, float, float> bounds) {
   HeadSketch s;
-  std::tie(s.rows, s.columns, s.bytes, s.nibbles) = shape;
+  std::tie(s.rows, s.columns, s.bytes, s.nibbles, s.top) = shape;
   std::tie(s.fine_step, s.slack, s.largest) = bounds;
   const auto is_part = [&](int n) { return n >= 0 && n <= s.columns && n % 16 == 0; };
   if (s.rows <= 0 || s.rows > kMaxSide || s.columns <= 0 || s.columns > kMaxSide || !is_part(s.columns) || !is_part(s.bytes) || !is_part(s.nibbles) || s.bytes + s.nibbles > s.columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -80,7 +82,7 @@ def test_the_largest_logits_are_those_of_the_whole_head(kind: str, top: int) -> 
     rows = np.array([3, 19], np.int32)
     positions, none = np.arange(20, dtype=np.int32), np.zeros(0, np.int32)
     whole = decoder.step(Batch(ids, positions, (decoder.new_state(),), (20,), rows, none)).logits
-    decoder.use_sketch(sketch)
+    decoder.use_sketch(replace(sketch, top=top))
     output = decoder.step(Batch(ids, positions, (decoder.new_state(),), (20,), rows, none, top))
     assert output.largest is not None and output.logits.shape == (0, VOCABULARY)
     for row, largest in zip(whole, output.rows, strict=True):
@@ -89,6 +91,14 @@ def test_the_largest_logits_are_those_of_the_whole_head(kind: str, top: int) -> 
         assert np.array_equal(largest.values, row[order])  # type: ignore[union-attr]
     counts = decoder._executor.take_head_counts()  # type: ignore[union-attr]
     assert counts["queries"] == 2 and counts["whole"] == 0
+
+
+def test_more_than_it_serves_come_from_the_whole_head() -> None:
+    decoder, weights = weights_of("Q8_0")
+    decoder.use_sketch(sketch_of(decoder, weights))
+    for top, used in ((16, 1), (17, 0)):
+        decoder.step(replace(Batch.of([(decoder.new_state(), [5])]), top=top))
+        assert decoder._executor.take_head_counts()["queries"] == used  # type: ignore[union-attr]
 
 
 def test_a_program_refuses_the_sketch_of_another_head() -> None:

@@ -21,6 +21,8 @@ TOKENS, STEPS = 600, 24
 def sketched(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoder]:
     """With a sketch fitted to one of the three texts only."""
     decoder = Decoder(real.config, real.weights)
+    use = decoder.use_sketch
+    decoder.use_sketch = lambda sketch: use(replace(sketch, top=64))  # type: ignore[method-assign]
     path: Path = tmp_path_factory.mktemp("sketch") / "kept.head"
     assert use_sketch(decoder, real.weights, real.ids("code", 1024), path) is None and path.exists()
     yield decoder

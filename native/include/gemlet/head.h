@@ -5,6 +5,7 @@
 //   a[d] = centre[d] + step[d] * (code[d] - zero[d]) + e[d],   e[d] = fine_step * step[d] * (fine[d] - 7.5) + f[d]
 // By Cauchy and Schwarz |ey| <= |e||y|. Panels hold the codes and |e|, rows of fine codes are read where that leaves a doubt.
 #pragma once
+#include <cstdint>
 #include <vector>
 
 #include "gemlet/types.h"
@@ -13,6 +14,7 @@ namespace gemlet {
 
 struct HeadSketch {
   int rows = 0, columns = 0, bytes = 0, nibbles = 0;
+  int top = INT32_MAX;  // it serves up to so many largest logits; for more the whole head is as fast
   const uint8_t* panels = nullptr;  // [rows / 16][lines][64]; lines as below, the last one holds 16 floats |e|
   const uint8_t* fine = nullptr;    // [rows][columns / 128 rounded up][64], column 128 v + i in the low half of byte i, + 64 in the high
   const float* drops = nullptr;     // [rows] at most |e| - |f|

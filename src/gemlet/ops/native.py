@@ -137,7 +137,7 @@ class NativeExecutor:
         return StepOutput(logits[:, : self._vocab_size], hidden[:, : self._hidden_size], largest)
 
     def use_sketch(self, sketch: HeadSketch) -> None:
-        shape = sketch.rows, sketch.columns, sketch.bytes, sketch.nibbles
+        shape = sketch.rows, sketch.columns, sketch.bytes, sketch.nibbles, min(sketch.top, sketch.rows)
         arrays = tuple(sketch.arrays[name] for name in ARRAYS)
         try:
             self._program.set_head(shape, arrays, sketch.bounds)

@@ -40,12 +40,18 @@ _TERMS = 128  # products summed in float32 before they are joined in float64
 _UNIT = 2.0**-24
 
 
+TOP = 16
+"""Of the 64 largest it reads half the bytes, but took as long as the whole head where it was measured."""
+
 ARRAYS = ("panels", "fine", "drops", "inverse", "steps", "centres")
 
 
 @dataclass(frozen=True, eq=False)
 class HeadSketch:
-    """arrays: as ARRAYS names them; bounds: fine_step, slack, largest. See native/include/gemlet/head.h."""
+    """arrays: as ARRAYS names them; bounds: fine_step, slack, largest. See native/include/gemlet/head.h.
+
+    top: the most of the largest logits that it is used for.
+    """
 
     rows: int
     columns: int
@@ -53,6 +59,7 @@ class HeadSketch:
     nibbles: int
     arrays: Mapping[str, NDArray[Any]]
     bounds: tuple[float, float, float]
+    top: int = TOP
 
     @property
     def nbytes(self) -> int:

@@ -46,5 +46,5 @@ def test_the_largest_logits_are_the_whole_heads(real: Real, sketched: Decoder, t
         assert np.array_equal(output.largest[0].values, expected)
     counts = sketched._executor.take_head_counts()  # type: ignore[union-attr]
     assert counts["queries"] == STEPS and counts["whole"] == 0
-    if text != "other language":
-        assert counts["doubtful"] < 0.3 * STEPS * real.config.vocab_size
+    if top == 1 and text != "other language":  # what it is used for, and texts it can know something of
+        assert counts["doubtful"] < 0.2 * STEPS * real.config.vocab_size

@@ -41,6 +41,7 @@ Program::Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const
       scratch_(static_cast<size_t>(pool_.size())),
       next_side_(spec_.instructions.size()),
       sides_done_(spec_.instructions.size()),
+      head_scratch_(static_cast<size_t>(pool_.size())),
       seconds_(kOps) {
   check();
   for (int width : spec_.buffers) {
@@ -106,7 +107,8 @@ Program::RowRange Program::share(int rows, int thread) const {
 void Program::run(const Step& step) {
   check_step(step);
   for (size_t s = 0; s < step.states.size(); s++) step.states[s]->reserve(step.state_rows[s]);
-  logits_out_ = step.logits_out;
+  if (step.top > 0) top_logits_.resize(std::max(top_logits_.size(), static_cast<size_t>(step.logits * logits_stride_)));
+  logits_out_ = step.top > 0 ? top_logits_.data() : step.logits_out;
   hidden_out_ = step.hidden_out;
   plan_attention(step);
   plan_sides(step);
@@ -130,7 +132,14 @@ void Program::run_thread(const Step& step, int thread) {
     if (barrier_before_[i]) pool_.barrier();
     end = i + 1;
     if (is_spread(in.op)) {
-      if (row_count(step, in.rows) > 0) in.op == Op::linear ? run_linear(i, step, thread) : run_attend(in, step, next_[i * static_cast<size_t>(pool_.size())], thread);
+      if (row_count(step, in.rows) > 0) {
+        if (in.op == Op::attend)
+          run_attend(in, step, next_[i * static_cast<size_t>(pool_.size())], thread);
+        else if (in.out == kLogitsOut && step.top > 0)
+          run_head(i, step, thread);
+        else
+          run_linear(i, step, thread);
+      }
       count(in.op);
       continue;
     }

@@ -143,6 +143,7 @@ void Program::check_step(const Step& step) const {
   require(step.rows > 0 && step.rows <= spec_.max_rows, "a step has 1 to " + std::to_string(spec_.max_rows) + " rows, not " + std::to_string(step.rows));
   require(step.states.size() == step.state_rows.size(), "states and their rows differ in number");
   require(step.logits >= 0 && step.logits <= spec_.max_rows && step.hidden >= 0 && step.hidden <= spec_.max_rows, "more outputs than rows");
+  require(step.top >= 0 && step.top <= spec_.vocabulary && (step.top == 0 || (step.top_ids && step.top_values)), "more of the largest logits than there are");
   int row = 0;
   for (size_t s = 0; s < step.states.size(); s++) {
     require(step.states[s] && &step.states[s]->layout() == layout_.get(), "a state belongs to another model");

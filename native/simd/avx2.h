@@ -59,13 +59,21 @@ using u8x32 = Vector<uint8_t, 32>;
   return _mm256_set1_epi32(word);
 }
 // Products of unsigned and signed bytes can leave 16 bits in pairs, so even and odd bytes are widened and multiplied apart.
+struct WideBytes {
+  __m256i even, odd;
+};
+[[gnu::always_inline]] inline WideBytes widen_bytes(__m256i x) { return {_mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), _mm256_srai_epi16(x, 8)}; }
+[[gnu::always_inline]] inline i32x8 dot_register(i32x8 sum, u8x32 codes, const WideBytes& x) {
+  sum += (i32x8)_mm256_madd_epi16(_mm256_and_si256((__m256i)codes, _mm256_set1_epi16(0xff)), x.even);
+  return sum + (i32x8)_mm256_madd_epi16(_mm256_srli_epi16((__m256i)codes, 8), x.odd);
+}
 [[gnu::always_inline]] inline i32x16 dot4(i32x16 acc, u8x64 codes, const int8_t* x) {
-  const __m256i all = four_bytes(x), even = _mm256_srai_epi16(_mm256_slli_epi16(all, 8), 8), odd = _mm256_srai_epi16(all, 8);
-  return each_register([&](i32x8 sum, u8x32 c) {
-    const __m256i code = (__m256i)c;
-    sum += (i32x8)_mm256_madd_epi16(_mm256_and_si256(code, _mm256_set1_epi16(0xff)), even);
-    return sum + (i32x8)_mm256_madd_epi16(_mm256_srli_epi16(code, 8), odd);
-  }, acc, codes);
+  const WideBytes all = widen_bytes(four_bytes(x));
+  return each_register([&](i32x8 sum, u8x32 c) { return dot_register(sum, c, all); }, acc, codes);
+}
+// The same with 64 different x.
+[[gnu::always_inline]] inline i32x16 dot_each(i32x16 acc, u8x64 codes, const int8_t* x) {
+  return each_register([](i32x8 sum, u8x32 c, u8x32 y) { return dot_register(sum, c, widen_bytes((__m256i)y)); }, acc, codes, load<u8x64>(x));
 }
 
 constexpr int kCodeOrigin = 0;

@@ -35,6 +35,10 @@ constexpr int kGemmRows = 6, kGemmVectors = 4;
   std::memcpy(&word, x, 4);
   return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)codes, _mm512_set1_epi32(word));
 }
+// The same with 64 different x.
+[[gnu::always_inline]] inline i32x16 dot_each(i32x16 acc, u8x64 codes, const int8_t* x) {
+  return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)codes, _mm512_loadu_si512(x));
+}
 #include "products.inl"
 // By a vector of counts, not by one count: that is one instruction here instead of two.
 [[gnu::always_inline]] inline u32x16 shift_right(u32x16 a, const int64_t* bits) {

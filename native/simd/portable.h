@@ -86,6 +86,15 @@ inline i32x16 dot4(i32x16 acc, u8x64 codes, const int8_t* x) {
   for (int i = 0; i < 16; i++) sums[i] += c[4 * i] * x[0] + c[4 * i + 1] * x[1] + c[4 * i + 2] * x[2] + c[4 * i + 3] * x[3];
   return load<i32x16>(sums);
 }
+// The same with 64 different x.
+inline i32x16 dot_each(i32x16 acc, u8x64 codes, const int8_t* x) {
+  uint8_t c[64];
+  store(c, codes);
+  int32_t sums[16];
+  store(sums, acc);
+  for (int i = 0; i < 64; i++) sums[i / 4] += c[i] * x[i];
+  return load<i32x16>(sums);
+}
 #include "products.inl"
 [[gnu::always_inline]] inline u32x16 shift_right(u32x16 a, const int64_t* bits) { return a >> static_cast<uint32_t>(*bits); }
 inline bool any_above(f32x16 a, float bound) {

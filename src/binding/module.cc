@@ -143,19 +143,26 @@ BoundAdapter make_adapter(const BoundProgram& self, const std::vector<PartTuple>
   return bound;
 }
 
+// Logits whole in `logits_out`, or with top > 0 the largest in `top_ids` and `top_values`.
 void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const std::vector<KvState*>& states, const std::vector<int>& rows, nb::handle logit_rows,
-              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, const std::vector<const BoundAdapter*>& state_adapters) {
+              nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, const std::vector<const BoundAdapter*>& state_adapters, int top, nb::handle top_ids,
+              nb::handle top_values) {
   const Array id(ids, "i", "ids"), position(positions, "i", "positions"), wanted(logit_rows, "i", "logit rows"), wanted_hidden(hidden_rows, "i", "hidden rows");
   const Array logits(logits_out, "f", "logits", true), states_out(hidden_out, "f", "hidden states", true);
   if (id.count() != position.count()) throw std::invalid_argument("ids and positions differ in number");
-  logits.need_bytes(wanted.count() * self.program->logits_stride() * 4, "logits");
+  if (top < 0) throw std::invalid_argument("top must not be negative");
+  const Array largest(top_ids, "i", "top ids", true), values(top_values, "f", "top values", true);
+  largest.need_bytes(wanted.count() * top * 4, "top ids");
+  values.need_bytes(wanted.count() * top * 4, "top values");
+  logits.need_bytes(top > 0 ? 0 : wanted.count() * self.program->logits_stride() * 4, "logits");
   states_out.need_bytes(wanted_hidden.count() * self.program->hidden_stride() * 4, "hidden states");
   for (const KvState* state : states)
     if (!state) throw std::invalid_argument("a state is missing");
   std::vector<const Adapter*> adapters;
   for (const BoundAdapter* bound : state_adapters) adapters.push_back(bound ? &bound->adapter : nullptr);
   const Step step{id.data<int32_t>(), position.data<int32_t>(), static_cast<int>(id.count()), states, rows, wanted.data<int32_t>(), static_cast<int>(wanted.count()),
-                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>(), adapters};
+                  wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>(), adapters,
+                  top, largest.data<int32_t>(), values.data<float>()};
   nb::gil_scoped_release unlocked;
   self.program->run(step);
 }
@@ -174,6 +181,30 @@ KvPage restore_page(const BoundProgram& self, bool local, int index, int rows, n
   const std::string_view view(bytes.data<char>(), static_cast<size_t>(bytes.count()));
   nb::gil_scoped_release unlocked;
   return KvPage::restore(self.layout, local, index, rows, view);
+}
+
+using SketchArrays = std::tuple<nb::object, nb::object, nb::object, nb::object, nb::object, nb::object>;  // panels, fine, drops, inverse, steps, centres
+
+void set_head(BoundProgram& self, std::tuple<int, int, int, int, int> shape, const SketchArrays& arrays, std::tuple<float, float, float> bounds) {
+  HeadSketch s;
+  std::tie(s.rows, s.columns, s.bytes, s.nibbles, s.top) = shape;
+  std::tie(s.fine_step, s.slack, s.largest) = bounds;
+  const auto is_part = [&](int n) { return n >= 0 && n <= s.columns && n % 16 == 0; };
+  if (s.rows <= 0 || s.rows > kMaxSide || s.columns <= 0 || s.columns > kMaxSide || !is_part(s.columns) || !is_part(s.bytes) || !is_part(s.nibbles) || s.bytes + s.nibbles > s.columns)
+    throw std::invalid_argument("head sketch: impossible shape");
+  const auto borrow = [&](nb::handle object, const char* kind, int64_t bytes, const char* name) {
+    self.borrowed.arrays.emplace_back(object, kind, name);
+    self.borrowed.arrays.back().need_bytes(bytes, name);
+    return self.borrowed.arrays.back().data<uint8_t>();
+  };
+  const auto floats = [](uint8_t* p) { return reinterpret_cast<const float*>(p); };
+  s.panels = borrow(std::get<0>(arrays), "B", s.panel_count() * s.panel_bytes(), "panels");
+  s.fine = borrow(std::get<1>(arrays), "B", s.rows * s.fine_bytes(), "fine");
+  s.drops = floats(borrow(std::get<2>(arrays), "f", 4LL * s.rows, "drops"));
+  s.inverse = floats(borrow(std::get<3>(arrays), "f", 4LL * s.columns * s.columns, "inverse"));
+  s.steps = floats(borrow(std::get<4>(arrays), "f", 4LL * s.columns, "steps"));
+  s.centres = floats(borrow(std::get<5>(arrays), "f", 4LL * s.columns, "centres"));
+  self.program->set_head(s);
 }
 
 int row_top_k(const BoundProgram& self, nb::handle row, nb::handle ids, nb::handle values) {
@@ -234,6 +265,12 @@ NB_MODULE(_native, m) {
       .def("price", [](const BoundProgram& p, int positions, int rows) { return KvState::price(*p.layout, positions, rows); })
       .def("adapter", &make_adapter)
       .def("step", &run_step)
+      .def("set_head", &set_head)
+      .def("take_head_counts",
+           [](BoundProgram& p) {
+             const HeadCounts c = p.program->take_head_counts();
+             return std::make_tuple(c.queries, c.whole, c.doubtful, c.likely, c.panels);
+           })
       .def("top_k", &row_top_k)
       .def("log_sum_exp", &row_log_sum_exp)
       .def("measure", [](BoundProgram& p, bool on) { p.program->measure(on); })

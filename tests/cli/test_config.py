@@ -87,6 +87,7 @@ def test_path_and_table(capsys: pytest.CaptureFixture[str], folders: Path) -> No
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
         "model", "weights", "context", "threads", "prefix_cache", "cache_limit", "offline",
+        "head_sketch",
         "drafts", "history",
     ]  # fmt: skip
     assert all(line.endswith("default") for line in lines)

@@ -15,7 +15,7 @@ import numpy as np
 
 from gemlet.errors import StateError
 from gemlet.model.config import ModelConfig
-from gemlet.ops.batch import PAGE, Batch, StepOutput, pages_for
+from gemlet.ops.batch import PAGE, Batch, Largest, StepOutput, pages_for
 
 BOS, STOP, END_OF_TURN = 2, 1, 3
 SLACK = 20
@@ -160,9 +160,11 @@ class FakeDecoder:
         vocab = self.config.vocab_size
         logits = [logits_after(prefixes[row], vocab, self.stop_bias) for row in batch.logits]
         hidden = [hidden_after(prefixes[row]) for row in batch.hidden]
-        return StepOutput(
-            np.array(logits, np.float32).reshape(-1, vocab), np.array(hidden, np.float32).reshape(-1, HIDDEN)
-        )
+        states = np.array(hidden, np.float32).reshape(-1, HIDDEN)
+        if batch.top:
+            largest = tuple(Largest(*self.top_k(row, batch.top)) for row in logits)
+            return StepOutput(np.empty((0, vocab), np.float32), states, largest)
+        return StepOutput(np.array(logits, np.float32).reshape(-1, vocab), states)
 
     def top_k(self, row: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(-row, kind="stable")[:k]

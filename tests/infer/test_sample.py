@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gemlet.errors import GemletError, InvalidRequestError, UnsupportedParameterError
 from gemlet.infer import sample
 from gemlet.infer.sample import Sampler, check_seed, choose, draw_seed, logprob, merge_sampling, uniform
+from gemlet.ops.batch import Largest
 from gemlet.types import Sampling
 from tests.infer.fakes import FakeDecoder
 
@@ -74,6 +75,44 @@ def test_short_reach_gives_the_same_choice(sampling, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "REACH", int(rng.integers(1, 12)))
         assert choose(row, sampling, u, RANKING) == plain_choose(row, sampling, u)
+
+
+@given(samplings, st.integers(0, 2**32), st.integers(2, 60), st.integers(0, 9))
+@settings(max_examples=300, deadline=None)
+def test_as_many_of_the_largest_as_a_sampler_reaches_are_enough(sampling, seed, size, more):
+    row = np.random.default_rng(seed).normal(0, 3, size).astype(np.float32).round(1)
+    sampler = Sampler(sampling, seed=seed % 2**32, choice=0, prompt_ids=(), ranking=RANKING)
+    if sampler.reach is None:
+        assert sampling.top_k == 0 or sampling.top_k > sample.REACH
+        return
+    largest = Largest(*RANKING.top_k(row, min(size, sampler.reach + more)))
+    for position in range(20):
+        assert sampler.choose(largest, position) == sampler.choose(row, position)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repetition_penalty": 1.1},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": -0.5},
+        {"logit_bias": {3: 1.0}},
+        {"top_k": 0},
+        {"top_k": 0, "min_p": 0.1},
+        {"top_k": sample.REACH + 1},
+    ],
+)
+def test_what_can_change_or_want_any_logit_reaches_all(changes):
+    sampling = replace(Sampling(temperature=0.5, top_k=10), **changes)
+    assert Sampler(sampling, seed=0, choice=0, prompt_ids=(), ranking=RANKING).reach is None
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_largest_logits_that_are_not_finite_are_refused(temperature):
+    sampling = Sampling(temperature=temperature, top_k=2)
+    largest = Largest(np.array([3, 3], np.int32), np.array([np.nan, np.nan], np.float32))
+    with pytest.raises(GemletError, match="not finite"):
+        Sampler(sampling, seed=0, choice=0, prompt_ids=(), ranking=RANKING).choose(largest, 5)
 
 
 def test_frequencies_follow_the_truncated_softmax():

@@ -1,5 +1,8 @@
 // The arithmetic of one instruction set. Every output element is computed in one fixed order, whatever else is computed beside it.
 #pragma once
+#include <vector>
+
+#include "gemlet/head.h"
 #include "gemlet/types.h"
 
 namespace gemlet {
@@ -29,6 +32,13 @@ struct Kernels {
 
   int (*top_k)(const float* x, int n, int k, int32_t* ids, float* values);  // descending, ties by id; returns how many
   double (*log_sum_exp)(const float* x, int n);
+
+  // The head's sketch. y = inverse x for panels [begin, end) of 16; the others work on panels of the head's rows.
+  void (*head_project)(const HeadSketch&, const double* x, double* y, int begin, int end);
+  // Writes upper bounds of the logits; `best` becomes a heap, the worst on top, of the `count` largest estimates that it has met.
+  void (*head_scan)(const HeadSketch&, const HeadQuery&, int begin, int end, float* bounds, int count, std::vector<Candidate>& best);
+  // Appends the rows whose bound stays at `least` or above with their fine codes; returns how many it read those of.
+  int64_t (*head_doubts)(const HeadSketch&, const HeadQuery&, const float* bounds, float least, int begin, int end, std::vector<int32_t>& likely);
 };
 
 // The named instruction set, or null where this processor or build lacks it. "auto" is the best one.

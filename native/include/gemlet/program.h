@@ -66,6 +66,9 @@ struct Step {
   float* logits_out;  // [logits][vocabulary padded to 16]
   float* hidden_out;  // [hidden][width padded to 16]
   std::vector<const Adapter*> adapters = {};  // of each state, null for none; empty when no state has one
+  int top = 0;        // above 0: of each row of logits only so many largest are wanted, and logits_out is not used
+  int32_t* top_ids = nullptr;   // [logits][top], descending, ties by id; a logit that is no number fills its row
+  float* top_values = nullptr;  // [logits][top]
 };
 
 class Program {
@@ -86,6 +89,10 @@ class Program {
   // Runs one step and takes its positions into the states. Throws std::invalid_argument, std::length_error.
   void run(const Step& step);
 
+  // Lets steps that want the largest logits read less than the whole head. Borrowed memory. Throws std::invalid_argument.
+  void set_head(const HeadSketch&);
+  HeadCounts take_head_counts() { return std::exchange(head_counts_, {}); }
+
   // Seconds spent in each kind of operation on the calling thread since the last call, when measuring is on.
   void measure(bool on) { measuring_ = on; }
   std::vector<double> take_seconds();
@@ -104,6 +111,15 @@ class Program {
     int row, rows;
     int64_t at;  // of its part of x · Aᵀ in side_sums_: [chunks of columns][rows][stride]
   };
+  struct HeadScratch {  // of one thread
+    std::vector<double> x;
+    HeadQuery query;
+    std::vector<Candidate> best, seeds;
+    std::vector<int32_t> likely;
+    std::vector<int> panels;  // computed, this row
+    int64_t doubtful = 0;
+  };
+  static constexpr int kSketchRows = 4;  // of a step; with more, the whole head read once is cheaper
   struct Scratch {  // of one thread
     std::vector<float> queries, scores, sums, peaks, totals, side_rows;
     size_t side_run = 0;  // the run of products that this thread is in, by its first instruction
@@ -137,6 +153,11 @@ class Program {
   void start_sides(size_t instruction, int thread);
   void add_sides(size_t instruction, RowRange, int begin, int end, int thread);
   void run_attend(const Instruction&, const Step&, std::atomic<int>& next, int thread);
+  void run_head(size_t instruction, const Step&, int thread);
+  void sketch_row(const Instruction&, const Step&, int row, int thread);
+  void compute_panel(const Instruction&, const Quantised& x, float* logits, int panel, HeadScratch&);
+  void choose_whole(const Step&, int row);
+  void choose_computed(const Step&, int row);
   void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;
   void write_answer(const Instruction&, const Tile&, int kv_head, const Partial&) const;
   void attend_whole(const Instruction&, const Tile&, int kv_head, PageTable, Scratch&);
@@ -163,6 +184,13 @@ class Program {
   float* logits_out_ = nullptr;
   float* hidden_out_ = nullptr;
   int64_t logits_stride_ = 0, hidden_stride_ = 0;
+  HeadSketch head_;
+  std::vector<std::atomic<uint8_t>> panel_done_;
+  std::vector<float> bounds_, top_logits_;
+  std::vector<double> projected_;
+  std::vector<HeadScratch> head_scratch_;
+  std::atomic<int> head_next_[2];
+  HeadCounts head_counts_;
   bool measuring_ = false;
   std::vector<double> seconds_;
 };

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.errors import GemletError, InvalidRequestError, UnsupportedParameterError
+from gemlet.ops.batch import Largest
 from gemlet.types import Sampling
 
 Row = NDArray[np.float32]
@@ -121,11 +122,21 @@ class Sampler:
         self._counts_tokens = counts or sampling.repetition_penalty != 1
         self._changes_row = self._counts_tokens or bool(sampling.logit_bias)
 
-    def choose(self, row: Row, position: int) -> int:
-        """The token at an absolute position. `row` float32 [vocab] is left as it is."""
+    @property
+    def reach(self) -> int | None:
+        """How many of the largest logits are enough to choose by; None when any may be needed."""
+        if self._changes_row or self._sampling.top_k > REACH:
+            return None
+        return 1 if self._sampling.temperature == 0 else self._sampling.top_k or None
+
+    def choose(self, row: Row | Largest, position: int) -> int:
+        """The token at an absolute position. `row`: float32 [vocab], not changed, or its `reach` largest."""
+        u = uniform(self._seed, self._choice, position)
+        if isinstance(row, Largest):
+            return choose_of_largest(row, self._sampling, u, self._ranking)
         if self._changes_row:
             row = self._changed(row)
-        token = choose(row, self._sampling, uniform(self._seed, self._choice, position), self._ranking)
+        token = choose(row, self._sampling, u, self._ranking)
         if self._counts_tokens:
             self._answer[token] += 1
             self._seen[token] = None
@@ -167,6 +178,17 @@ def choose(row: Row, sampling: Sampling, u: float, ranking: Ranking) -> int:
     picked = _pick(row[order], row, limit, sampling, u, ranking)
     assert picked is not None  # every candidate was there to be picked
     return int(order[picked])
+
+
+def choose_of_largest(largest: Largest, sampling: Sampling, u: float, ranking: Ranking) -> int:
+    """What `choose` picks from the whole row, given as many of its logits as `Sampler.reach` says."""
+    _check_finite(largest.values[0])  # one that is not finite fills the row
+    if sampling.temperature == 0:
+        return int(largest.ids[0])
+    values = largest.values[: sampling.top_k]
+    picked = _pick(values, values, len(values), sampling, u, ranking)
+    assert picked is not None  # every candidate was there to be picked
+    return int(largest.ids[picked])
 
 
 def _pick(values: Row, row: Row, limit: int, sampling: Sampling, u: float, ranking: Ranking) -> int | None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from gemlet.infer.prefixes import Place
 from gemlet.infer.requests import AnswerRequest, Event, Outputs, PromptRequest, Request, Sink, Token
 from gemlet.infer.sample import Alternatives, Ranking, Sampler, logprob
-from gemlet.ops.batch import State
+from gemlet.ops.batch import Largest, State
 
 Row = NDArray[np.float32]
+Logits = Row | Largest
 
 
 class Call:
@@ -98,7 +99,12 @@ class AnswerSequence:
         """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""
         return list(range(max(start, len(self.ids) - 1), start + rows)), []
 
-    def verify(self, rows: Iterable[Row]) -> bool:
+    @property
+    def top(self) -> int | None:
+        """How many of the largest logits are enough; None when the whole row is needed."""
+        return self._sampler.reach if self.request.logprobs is None else None
+
+    def verify(self, rows: Iterable[Logits]) -> bool:
         """Answer from the rows of the last token and of the draft, as far as the draft is what is chosen.
 
         The state is cut back to what was. Returns whether the choice goes on.
@@ -115,14 +121,14 @@ class AnswerSequence:
             self.state.trim(read)
         return going
 
-    def answer(self, row: Row, guess: int | None = None) -> bool:
+    def answer(self, row: Logits, guess: int | None = None) -> bool:
         """Choose the next token and emit it; whether the choice goes on. `guess`: what a draft has there."""
         request, position = self.request, len(self.ids)
         token = self._sampler.choose(row, position)
         self._accepted += token == guess
         value: float | None = None
         top: Alternatives = ()
-        if request.logprobs is not None:
+        if request.logprobs is not None and not isinstance(row, Largest):
             value, top = logprob(row, token, request.logprobs, self._ranking)
         finish: Literal["stop", "length"] | None = None
         if token in request.stop_ids:
@@ -141,6 +147,7 @@ class PromptSequence:
 
     index = 0
     source: SharedState | None = None
+    top: int | None = None  # whole rows are handed out
 
     def __init__(
         self, call: Call, request: PromptRequest, ranking: Ranking, vocab_size: int, hidden_size: int
@@ -170,9 +177,10 @@ class PromptSequence:
         logits = [p for p in span if p in self._logit_rows or p in self._scored]
         return logits, [p for p in span if p in self._hidden_rows]
 
-    def read(self, logits: dict[int, Row], hidden: dict[int, Row], finished: bool) -> None:
+    def read(self, logits: dict[int, Logits], hidden: dict[int, Row], finished: bool) -> None:
         """Take the rows of a step, by position; emit the outputs after the last step."""
         for position, row in logits.items():
+            assert not isinstance(row, Largest)
             if position in self._logit_rows:
                 self._logits[self._logit_rows[position]] = row
             if position in self._scored:

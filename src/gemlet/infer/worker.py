@@ -16,7 +16,7 @@ from gemlet.infer.prefixes import PageJoiner, Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
-from gemlet.infer.sequences import AnswerSequence, Call, PromptSequence, Row, Sequence, SharedState
+from gemlet.infer.sequences import AnswerSequence, Call, Logits, PromptSequence, Row, Sequence, SharedState
 from gemlet.infer.speculate import Speculator
 from gemlet.ops.batch import Batch, State, StepOutput
 
@@ -221,7 +221,7 @@ class Worker:
             for call in {id(s.call): s.call for s, _, _ in spans}.values():
                 self._fail(call, error)
             return
-        logits, hidden = iter(output.logits), iter(output.hidden)
+        logits, hidden = iter(output.rows), iter(output.hidden)
         for (sequence, _, _), (logit_positions, hidden_positions) in zip(spans, wanted, strict=True):
             of_logits = {position: next(logits) for position in logit_positions}
             of_hidden = {position: next(hidden) for position in hidden_positions}
@@ -239,7 +239,7 @@ class Worker:
             beside = sum(rows for _, rows in running) - answers
             self._speculator.measured(answers, beside, time.perf_counter() - began)
 
-    def _receive(self, sequence: Sequence, logits: dict[int, Row], hidden: dict[int, Row]) -> None:
+    def _receive(self, sequence: Sequence, logits: dict[int, Logits], hidden: dict[int, Row]) -> None:
         if isinstance(sequence, PromptSequence):
             finished = _length(sequence) == len(sequence.ids)
             sequence.read(logits, hidden, finished)
@@ -254,7 +254,7 @@ class Worker:
             else:
                 self._end(sequence)
 
-    def _begin_answers(self, first: AnswerSequence, row: Row) -> None:
+    def _begin_answers(self, first: AnswerSequence, row: Logits) -> None:
         """The prompt is read: every choice takes its first token from one row, and a copy of the state."""
         call, request, state = first.call, first.request, first.state
         assert state is not None
@@ -371,5 +371,8 @@ def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int],
         tuple(None if adapter is None else adapter.computed for adapter in loaded) if any(loaded) else ()
     )
     vectors = [np.asarray(values, np.int32) for values in (ids, positions, logits, hidden)]
+    # Whole rows, unless everybody can do with the largest logits: 0 says whole.
+    tops = [sequence.top or 0 for (sequence, _, _), (needed, _) in zip(spans, wanted, strict=True) if needed]
+    top = max(tops) if tops and min(tops) > 0 else 0
     counts = tuple(rows for _, _, rows in spans)
-    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters)
+    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters, top)

@@ -15,6 +15,7 @@ from gemlet.ops.batch import Adapter, Batch, Page, State, StepOutput
 from gemlet.ops.native import NativeExecutor
 from gemlet.ops.operations import CacheLayer, Executor, LowRank, Operations, Program
 from gemlet.ops.reference import ReferenceExecutor
+from gemlet.ops.sketch import HeadSketch
 
 if TYPE_CHECKING:
     from gemlet.model.weights import Weights
@@ -179,6 +180,10 @@ class Decoder:
     def logsumexp(self, logits: NDArray[np.float32]) -> float:
         """log(sum(exp(row))) of a row [vocab]: what turns a logit into a log-probability."""
         return self._running().logsumexp(logits)
+
+    def use_sketch(self, sketch: HeadSketch) -> None:
+        """Read less of the head where a batch needs only the largest logits; results stay the same bits."""
+        self._running().use_sketch(sketch)
 
     def close(self) -> None:
         """Release the executor's threads and memory. Calling it again does nothing."""

@@ -80,6 +80,7 @@ class Batch:
     ids: int32 [R] token ids. positions: int32 [R]. states: the sequences, each once. rows: rows per state.
     logits, hidden: int32 row numbers (any order) whose logits, or final normed hidden state, are wanted.
     adapters: that of each state, None for the model itself; empty when no state has one.
+    top: when not 0, no more than that many largest logits of each row are needed.
     Raises InvalidRequestError for anything else.
     """
 
@@ -90,6 +91,7 @@ class Batch:
     logits: Int32
     hidden: Int32
     adapters: tuple[Adapter | None, ...] = ()
+    top: int = 0
 
     def __post_init__(self) -> None:
         for name in ("ids", "positions", "logits", "hidden"):
@@ -110,6 +112,8 @@ class Batch:
             raise InvalidRequestError("batch: positions do not continue the states")
         for name in ("logits", "hidden"):
             _check_range(name, getattr(self, name), count)
+        if self.top < 0:
+            raise InvalidRequestError(f"batch: top is {self.top}")
 
     def check_ids(self, vocab_size: int) -> None:
         """InvalidRequestError unless every id has a row in the embedding."""
@@ -149,15 +153,33 @@ class Batch:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Largest:
+    """The largest logits of a row: int32 ids and float32 values, descending, equal values by ascending id.
+
+    A logit that is not finite stands in all places.
+    """
+
+    ids: Int32
+    values: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class StepOutput:
     """Results of a step, in the order the batch asked.
 
-    logits: float32 [n, vocab]. hidden: float32 [m, hidden_size].
+    logits: float32 [n, vocab]. hidden: float32 [m, hidden_size]. largest: instead of logits, when the batch
+    asked for no more and the executor saves by it.
     """
 
     logits: NDArray[np.float32]
     hidden: NDArray[np.float32]
+    largest: tuple[Largest, ...] | None = None
+
+    @property
+    def rows(self) -> Sequence[NDArray[np.float32] | Largest]:
+        """One entry for each row whose logits were asked for."""
+        return list(self.logits) if self.largest is None else self.largest
 
 
 def _check_vector(name: str, value: object) -> None:

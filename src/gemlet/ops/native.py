@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from gemlet import machine
 from gemlet.errors import ConfigError, InvalidRequestError, StateError
 from gemlet.ops import _native
-from gemlet.ops.batch import Batch, Page, StepOutput
+from gemlet.ops.batch import Batch, Largest, Page, StepOutput
 from gemlet.ops.operations import Float32, LowRank, Program
 from gemlet.ops.packed import Packed
 from gemlet.ops.record import Recorder, lower
+from gemlet.ops.sketch import ARRAYS, HeadSketch
 
 FORMATS = ("i4", "i8", "i4m", "i8m", "i8h", "f32", "f16", "bf16")
 """Numbered as in native/include/gemlet/types.h."""
@@ -179,7 +180,10 @@ class NativeExecutor:
         if len(states) != len(batch.states):
             raise StateError("a state in the batch belongs to another executor")
         adapters = [a.native if isinstance(a, NativeAdapter) else a for a in batch.adapters]
-        logits = _rows(len(batch.logits), self._vocab_size)
+        top = min(batch.top, self._vocab_size)
+        logits = _rows(0 if top else len(batch.logits), self._vocab_size)
+        ids = np.empty((len(batch.logits), top), np.int32)
+        values = np.empty(ids.shape, np.float32)
         hidden = _rows(len(batch.hidden), self._hidden_size)
         try:
             self._program.step(
@@ -192,10 +196,31 @@ class NativeExecutor:
                 logits,
                 hidden,
                 adapters,
+                top,
+                ids,
+                values,
             )
         except ValueError as error:
             raise InvalidRequestError(str(error)) from None
-        return StepOutput(logits[:, : self._vocab_size], hidden[:, : self._hidden_size])
+        largest = tuple(map(Largest, ids, values)) if top else None
+        return StepOutput(logits[:, : self._vocab_size], hidden[:, : self._hidden_size], largest)
+
+    def use_sketch(self, sketch: HeadSketch) -> None:
+        shape = sketch.rows, sketch.columns, sketch.bytes, sketch.nibbles, min(sketch.top, sketch.rows)
+        arrays = tuple(sketch.arrays[name] for name in ARRAYS)
+        try:
+            self._program.set_head(shape, arrays, sketch.bounds)
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from None
+
+    def take_head_counts(self) -> dict[str, int]:
+        """What the sketch left to do since the last call, summed over rows of logits.
+
+        queries: rows it was used for; whole: rows it could not be used for; doubtful: rows of the head whose
+        fine codes were read; likely: those that these left; panels: of 16 rows of the head, computed.
+        """
+        names = ("queries", "whole", "doubtful", "likely", "panels")
+        return dict(zip(names, self._program.take_head_counts(), strict=True))
 
     def kv_bytes(self, positions: int) -> int:
         return cast(int, self._program.price(positions, min(positions, self._rows)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gemlet.ops.batch import Adapter, Batch, Page, State, StepOutput
 from gemlet.ops.packed import Packed
+from gemlet.ops.sketch import HeadSketch
 
 Float32 = NDArray[np.float32]
 Rows = Literal["logits", "hidden"]
@@ -169,6 +170,9 @@ class Executor(Protocol):
 
     def logsumexp(self, logits: Float32) -> float:
         """log(sum(exp(row)))."""
+
+    def use_sketch(self, sketch: HeadSketch) -> None:
+        """Read less of the head, where a batch needs only the largest logits; the results stay the same."""
 
     def close(self) -> None:
         """Release threads and memory."""

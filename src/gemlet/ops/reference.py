@@ -14,6 +14,7 @@ from gemlet.ops.batch import Batch, Page, StepOutput
 from gemlet.ops.operations import CacheLayer, Float32, LowRank, Program, Rows
 from gemlet.ops.packed import Packed, unpack
 from gemlet.ops.reference_state import Place, ReferencePage, ReferenceState, first_needed_page, join
+from gemlet.ops.sketch import HeadSketch
 
 CacheType = Literal["float32", "float16"]
 
@@ -199,6 +200,9 @@ class ReferenceExecutor:
     def logsumexp(self, logits: Float32) -> float:
         largest = float(logits.max())
         return largest + float(np.log(np.exp(logits.astype(np.float64) - largest).sum()))
+
+    def use_sketch(self, sketch: HeadSketch) -> None:
+        """Ignored: this executor computes every logit."""
 
     def close(self) -> None:
         self._unpacked.clear()

@@ -14,7 +14,8 @@ from gemlet.infer.draft_model import DraftModel
 from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.model.adapters import AdapterFile, read_adapter
 from gemlet.model.decoder import Decoder
-from gemlet.model.weights import Loaded
+from gemlet.model.head import use_sketch
+from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir, read_settings
@@ -24,6 +25,9 @@ from gemlet.types import Manifest
 from gemlet.version import __version__
 
 Progress = Callable[[int, int], None]
+
+SAMPLES = Path(__file__).with_name("samples.txt")
+"""Texts of many kinds, which the sketch of a head is fitted to."""
 
 MAX_THREADS = 256
 """What the native library takes."""
@@ -60,9 +64,7 @@ def load(
     settings = read_settings()
     weights = weights or cast(str, settings["weights"].value)
     limit = context or cast("int | None", settings["context"].value)
-    threads = threads or cast("int | None", settings["threads"].value)
-    if threads is not None and threads > MAX_THREADS:
-        raise InvalidRequestError(f"threads must be at most {MAX_THREADS}, not {threads}")
+    threads = _at_most(MAX_THREADS, threads or cast("int | None", settings["threads"].value))
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
@@ -74,6 +76,8 @@ def load(
     drafts = settings["drafts"].value if draft is None else draft
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
+    sketch = settings["head_sketch"].value
+    from_head = _sketch_head(decoder, loaded, tokenizer, weights, progress) if sketch else ()
     return Model(
         decoder,
         tokenizer,
@@ -83,7 +87,7 @@ def load(
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
+        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter, *from_head),
         speculator=_speculator(drafts, threads, tokenizer, progress),
         adapter=adapter,
     )
@@ -96,6 +100,21 @@ def prefix_dir() -> Path:
 
 def _prefix_files(limit: int) -> PageFiles | None:
     return PageFiles(prefix_dir(), limit) if limit else None
+
+
+def _sketch_head(
+    decoder: Decoder, loaded: Loaded, tokenizer: Tokenizer, weights: str, progress: Progress | None
+) -> tuple[str, ...]:
+    """Make tokens cheaper where only the largest logits are needed; takes seconds, once a model."""
+    path = packed_path(loaded.facts.path, weights, cache_dir()).with_suffix(".head")
+
+    def samples() -> list[int]:
+        return tokenizer.encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
+
+    note = use_sketch(decoder, loaded.weights, samples, path, progress)
+    return () if note is None else (note,)
+
+
 def _tokenizer(loaded: Loaded) -> Tokenizer:
     tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
     rows = loaded.facts.config.vocab_size
@@ -144,6 +163,12 @@ def _manifest(
         instruction_set=decoder.instruction_set,
         engine_version=__version__,
     )
+
+
+def _at_most(most: int, threads: int | None) -> int | None:
+    if threads is not None and threads > most:
+        raise InvalidRequestError(f"threads must be at most {most}, not {threads}")
+    return threads
 
 
 def _check_arguments(ref: object, context: object, threads: object, offline: object, draft: object) -> None:

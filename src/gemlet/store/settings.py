@@ -80,6 +80,9 @@ KEYS: dict[str, _Key] = {
     "prefix_cache": _Key(_bytes, 2 * 2**30, "bytes of read prompts kept on disk for later runs; 0: none"),
     "cache_limit": _Key(_bytes, 20 * 10**9, "bytes the cache folder may hold"),
     "offline": _Key(_switch, False, "never use the network"),
+    "head_sketch": _Key(
+        _switch, True, "keep a sketch of a large head, which makes greedy answers faster and costs memory"
+    ),
     "drafts": _Key(_switch, True, "check several guessed tokens a step where that is faster"),
     "history": _Key(_switch, True, "keep conversations of `gemlet chat`"),
 }

@@ -1,0 +1,107 @@
+"""The sketch of a model's head, fitted once to the model's own hidden states and kept beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gemlet.errors import GemletError
+from gemlet.formats.safetensors import read_arrays, write_safetensors
+from gemlet.model.decoder import Decoder
+from gemlet.model.weights import Weights
+from gemlet.ops.batch import Batch
+from gemlet.ops.packed import Packed
+from gemlet.ops.sketch import ARRAYS, HeadSketch, build_sketch, can_sketch
+
+VERSION = "1"
+"""Of the kept file; raised when the layout or the way it is made change."""
+
+LEAST_BYTES = 64 << 20
+"""Smaller heads are read as fast as a sketch can say what to leave out."""
+
+LEAST_SHARE = 0.5
+"""Of all weights, from which a head has a sketch: a smaller one gains less than its memory is worth."""
+
+
+def head_of(weights: Weights) -> Packed:
+    """The matrix that turns hidden states into logits: the embedding, unless there is another."""
+    return weights.packed.get("output", weights.packed["token_embd"])
+
+
+def use_sketch(
+    decoder: Decoder,
+    weights: Weights,
+    samples: Callable[[], Sequence[int]],
+    path: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str | None:
+    """Give the decoder a sketch of its head, from the file at `path` or made now and kept there.
+
+    samples: gives ids of typical text, which it is fitted to; what is unlike them is only slower. Does
+    nothing for a head that is small, or small beside the other weights. progress: called with the head's
+    elements done and in all while one is made. Returns a line a person should see when the sketch cannot be
+    kept.
+    """
+    head = head_of(weights)
+    if head.nbytes < max(LEAST_BYTES, LEAST_SHARE * weights.nbytes) or not can_sketch(head):
+        return None
+    sketch = None if path is None else read_sketch(path, weights)
+    if sketch is not None:
+        decoder.use_sketch(sketch)
+        return None
+    sketch = build_sketch(head, hidden_states(decoder, samples()), progress)
+    if sketch is None:
+        return None
+    decoder.use_sketch(sketch)
+    if path is None:
+        return None
+    try:
+        write_sketch(path, sketch, weights)
+    except OSError as error:
+        return f"the sketch of the head cannot be kept in {path.parent}: {error.strerror or error}"
+    return None
+
+
+def hidden_states(decoder: Decoder, ids: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Final hidden states of all ids, float32 [len(ids), hidden_size], read as texts of 1,024 tokens."""
+    parts = []
+    length = min(1024, decoder.config.context_length)
+    for start in range(0, len(ids), length):
+        state, text = decoder.new_state(), ids[start : start + length]
+        for first in range(0, len(text), decoder.max_rows):
+            piece = text[first : first + decoder.max_rows]
+            parts.append(decoder.step(Batch.of([(state, piece)], logits="none", hidden="all")).hidden)
+    return np.concatenate(parts)
+
+
+def write_sketch(path: Path, sketch: HeadSketch, weights: Weights) -> None:
+    """Keep a sketch in a file that takes the place of `path` when it is complete."""
+    metadata = {
+        "gemlet_head_sketch": VERSION,
+        "sha256": weights.sha256,
+        "weights_type": weights.weights_type,
+        "shape": " ".join(map(str, (sketch.rows, sketch.columns, sketch.bytes, sketch.nibbles))),
+        "bounds": " ".join(bound.hex() for bound in sketch.bounds),
+    }
+    write_safetensors(path, sketch.arrays, metadata)
+
+
+def read_sketch(path: Path, weights: Weights) -> HeadSketch | None:
+    """The kept sketch of these weights; None if there is none, or one of other weights."""
+    head = head_of(weights)
+    try:
+        arrays, metadata = read_arrays(path)
+        if metadata["gemlet_head_sketch"] != VERSION or metadata["sha256"] != weights.sha256:
+            return None
+        if metadata["weights_type"] != weights.weights_type:
+            return None
+        rows, columns, wide, middle = map(int, metadata["shape"].split())
+        fine_step, slack, largest = map(float.fromhex, metadata["bounds"].split())
+        parts = {name: arrays[name] for name in ARRAYS}
+    except (GemletError, OSError, KeyError, ValueError):
+        return None
+    if (rows, columns) != (head.rows, head.columns):
+        return None
+    return HeadSketch(rows, columns, wide, middle, parts, (fine_step, slack, largest))

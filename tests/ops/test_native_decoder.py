@@ -1,4 +1,4 @@
-"""Decoders on the native executor: all instruction sets agree with the reference, states return bit by bit."""
+"""Decoders on the native executor: instruction sets agree with the reference, states return bit by bit."""
 
 from __future__ import annotations
 

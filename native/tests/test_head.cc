@@ -169,7 +169,7 @@ HeadCounts check_model(const HeadModel& model, const Sketch& sketch, const std::
       program.set_head(sketch.view);
       for (int top : {1, 5, 40}) largest(program, model, tokens, top);
       const HeadCounts c = program.take_head_counts();
-      CHECK_WITH(c.queries + c.whole == 3 * static_cast<int64_t>(tokens.size()) || tokens.size() > 4, c.queries, c.whole);
+      CHECK_WITH(c.queries + c.whole == (tokens.size() <= Program::kSketchRows ? 3 * static_cast<int64_t>(tokens.size()) : 0), c.queries, c.whole);
       sum.queries += c.queries, sum.whole += c.whole, sum.doubtful += c.doubtful, sum.likely += c.likely, sum.panels += c.panels;
     }
   return sum;
@@ -180,10 +180,10 @@ void same_as_whole_head(Random& random) {
     for (int rows : {50, 1003}) {
       const HeadModel model(format, rows, Kind::random, random);
       const Sketch sketch(model.head, 1, random), useless(model.head, 50, random);
-      const HeadCounts good = check_model(model, sketch, {0, 7, 20, 49}), bad = check_model(model, useless, {3});
+      const HeadCounts good = check_model(model, sketch, {7, 49}), bad = check_model(model, useless, {3});
       CHECK_WITH(good.whole == 0 && bad.whole == 0, good.whole);
       CHECK_WITH(good.likely <= good.doubtful && good.queries * rows > good.doubtful, good.doubtful, good.likely);  // it leaves something out
-      check_model(model, sketch, {0, 1, 2, 3, 4});  // more rows than sketches are used for
+      check_model(model, sketch, {0, 1, 2});  // more rows than sketches are used for
     }
 }
 
@@ -198,10 +198,10 @@ void hostile_heads(Random& random) {
   HeadModel pairs(Format::i8, 512, Kind::random, random);  // the second half repeats the first: ties at every place of the order
   std::memcpy(pairs.codes(pairs.head) + 16 * panel, pairs.head.weight().codes, static_cast<size_t>(16 * panel));
   std::memcpy(const_cast<uint8_t*>(pairs.head.weight().scales) + 16 * 32 * pairs.head.weight().blocks(), pairs.head.weight().scales, static_cast<size_t>(16 * 32 * pairs.head.weight().blocks()));
-  check_model(pairs, Sketch(pairs.head, 1, random), {0, 300, 511});
+  check_model(pairs, Sketch(pairs.head, 1, random), {300, 511});
 
   const HeadModel huge(Format::i8, 400, Kind::extreme, random);  // scales of any size a half can have, both signs
-  check_model(huge, Sketch(huge.head, 1, random), {0, 17, 399});
+  check_model(huge, Sketch(huge.head, 1, random), {17, 399});
 }
 
 void hostile_inputs(Random& random) {
@@ -218,7 +218,8 @@ void hostile_inputs(Random& random) {
   fill(4, [](int k) { return k % 2 ? 1e-33f : 1e-40f; });
   fill(5, [](int k) { return k == 100 ? 1.0f : 0.0f; });
   for (int id = 0; id < 6; id++) check_model(model, sketch, {id});
-  check_model(model, sketch, {5, 1, 0, 299});
+  check_model(model, sketch, {5, 1});
+  check_model(model, sketch, {0, 299});
 }
 
 void refuses_what_does_not_fit(Random& random) {

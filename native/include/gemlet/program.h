@@ -73,6 +73,7 @@ struct Step {
 
 class Program {
  public:
+  static constexpr int kSketchRows = 2;  // of a step; with more, the whole head read once is cheaper
   // Throws std::invalid_argument when an instruction does not fit the buffers, weights or layers.
   Program(ProgramSpec spec, std::shared_ptr<const KvLayout> layout, const Kernels& kernels, int threads);
 
@@ -119,7 +120,6 @@ class Program {
     std::vector<int> panels;  // computed, this row
     int64_t doubtful = 0;
   };
-  static constexpr int kSketchRows = 4;  // of a step; with more, the whole head read once is cheaper
   struct Scratch {  // of one thread
     std::vector<float> queries, scores, sums, peaks, totals, side_rows;
     size_t side_run = 0;  // the run of products that this thread is in, by its first instruction

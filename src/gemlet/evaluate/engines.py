@@ -22,6 +22,7 @@ from gemlet.machine.memory import resident_bytes
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.ops.batch import Batch, State
+from gemlet.store.load import sketch_head
 from gemlet.store.settings import cache_dir
 from gemlet.types import Sampling
 
@@ -50,6 +51,9 @@ class Engine(Protocol):
     def streams(self, count: int, ids: Sequence[int]) -> list[float]:
         """Feed each id to `count` new sequences in one step together; the time of each step."""
 
+    def answer(self, ids: Sequence[int], tokens: int) -> list[float]:
+        """Answer greedily after these ids: the time to the first token, and from each to the next."""
+
     def memory(self) -> dict[str, int]:
         """Bytes resident, and what is known about them: `weights`, `kv` of the sequence."""
 
@@ -66,6 +70,7 @@ class Gemlet:
         loaded = load(model, cache_dir=cache_dir())
         self._weights, self.config = loaded.weights, loaded.facts.config
         self._decoder = Decoder(self.config, loaded.weights, threads=threads)
+        sketch_head(self._decoder, loaded)
         self._state = self._decoder.new_state()
         self._answers: AnswerEngine | None = None
         self.details = f"{self._decoder.instruction_set}, weights {loaded.weights.weights_type}"
@@ -94,7 +99,6 @@ class Gemlet:
         return [self._step([(state, [token]) for state in states]) for token in ids]
 
     def answer(self, ids: Sequence[int], tokens: int) -> list[float]:
-        """Let the engine answer greedily; the time to the first token, and from each to the next."""
         if self._answers is None:
             self._answers = AnswerEngine(self._decoder, prefix_bytes=0)
         events: queue.Queue[Event] = queue.Queue()
@@ -181,6 +185,17 @@ class LlamaCpp:
             times.append(self._run(context, batch))
         self._c.llama_batch_free(batch)
         self._c.llama_free(context)
+        return times
+
+    def answer(self, ids: Sequence[int], tokens: int) -> list[float]:
+        sampler = self._c.llama_sampler_init_greedy()
+        seconds, times = self.prefill(ids), []
+        for _ in range(tokens):
+            began = time.perf_counter()
+            token = self._c.llama_sampler_sample(sampler, self._context, -1)
+            times.append(seconds + time.perf_counter() - began)
+            seconds = self._feed([token])
+        self._c.llama_sampler_free(sampler)
         return times
 
     def memory(self) -> dict[str, int]:

@@ -126,9 +126,8 @@ def measure_round(
             for engine in engines:
                 time.sleep(PAUSE_S)
                 seconds = measure_stage(stage, engine, plan, ids)
-                if seconds is not None:
-                    by_engine = samples.seconds.setdefault(stage.name, {})
-                    by_engine.setdefault(engine.name, []).append(seconds)
+                by_engine = samples.seconds.setdefault(stage.name, {})
+                by_engine.setdefault(engine.name, []).append(seconds)
 
 
 def warm_up(engine: EngineProcess, plan: Plan, ids: Sequence[int], samples: Samples) -> None:
@@ -150,14 +149,13 @@ def warm_up(engine: EngineProcess, plan: Plan, ids: Sequence[int], samples: Samp
             samples.work[stage.name] = Work(**found)
 
 
-def measure_stage(stage: Stage, engine: EngineProcess, plan: Plan, ids: Sequence[int]) -> float | None:
-    """Seconds of the prompt, of a step, or until the first token. None for what the engine does not have."""
+def measure_stage(stage: Stage, engine: EngineProcess, plan: Plan, ids: Sequence[int]) -> float:
+    """Seconds of the prompt, of a step, or until the first token."""
     ours = engine.name == OURS
     if stage.kind == "start":
         return seconds_to_start(engine.name, plan, ids)
     if stage.kind == "answer":
-        times = engine.call("answer", ids[: stage.tokens], plan.tokens) if ours else None
-        return None if times is None else statistics.median(times[1:])
+        return float(statistics.median(engine.call("answer", ids[: stage.tokens], plan.tokens)[1:]))
     if stage.kind == "first token" and ours:
         return float(engine.call("answer", ids[: stage.tokens], 1)[0])
     if stage.kind in ("prefill", "first token"):

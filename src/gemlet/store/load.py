@@ -76,8 +76,7 @@ def load(
     drafts = settings["drafts"].value if draft is None else draft
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
-    sketch = settings["head_sketch"].value
-    from_head = _sketch_head(decoder, loaded, tokenizer, weights, progress) if sketch else ()
+    from_head = sketch_head(decoder, loaded, weights, progress)
     return Model(
         decoder,
         tokenizer,
@@ -102,15 +101,20 @@ def _prefix_files(limit: int) -> PageFiles | None:
     return PageFiles(prefix_dir(), limit) if limit else None
 
 
-def _sketch_head(
-    decoder: Decoder, loaded: Loaded, tokenizer: Tokenizer, weights: str, progress: Progress | None
+def sketch_head(
+    decoder: Decoder, loaded: Loaded, weights: str = "auto", progress: Progress | None = None
 ) -> tuple[str, ...]:
-    """Make tokens cheaper where only the largest logits are needed; takes seconds, once a model."""
-    path = packed_path(loaded.facts.path, weights, cache_dir()).with_suffix(".head")
+    """Make tokens cheaper where only the largest logits are needed, if the settings let it.
+
+    Takes seconds, once for a model loaded with these `weights`. Returns what a person should be told.
+    """
+    if not read_settings()["head_sketch"].value:
+        return ()
 
     def samples() -> list[int]:
-        return tokenizer.encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
+        return _tokenizer(loaded).encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
 
+    path = packed_path(loaded.facts.path, weights, cache_dir()).with_suffix(".head")
     note = use_sketch(decoder, loaded.weights, samples, path, progress)
     return () if note is None else (note,)
 

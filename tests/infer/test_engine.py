@@ -114,21 +114,6 @@ def test_a_prompt_is_found_behind_which_others_went_on(make):
         again.check(FakeDecoder())
 
 
-def test_a_prompt_begins_where_another_is_reading(make):
-    """Both are admitted at once; the second one waits for rows, and computes none that the first has."""
-    decoder = FakeDecoder(max_rows=16)
-    decoder.gate = threading.Event()
-    engine = make(decoder, limits=Limits(16, sequences=4))
-    ids = [2 + i % 30 for i in range(200)]
-    pair = [Running.submit(engine, answer(ids, 1)) for _ in range(2)]
-    decoder.gate.set()
-    for running in pair:
-        running.wait().check(decoder)
-    assert [running.started.cached_tokens for running in pair] == [0, 192]
-    assert pair[1].started.cache_miss_reason is None
-    assert sum(sum(rows) for rows in decoder.steps) == 200 + 8
-
-
 def test_a_failure_to_catch_up_is_of_one_request(make, monkeypatch):
     decoder = FakeDecoder(max_rows=16)
     decoder.gate = threading.Event()

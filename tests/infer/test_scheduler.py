@@ -39,6 +39,20 @@ def test_prompts_share_a_step():
     assert plan(s) == [(4, 1)]
 
 
+def test_a_held_prompt_gets_no_rows_and_makes_no_answer_wait():
+    s = scheduler()
+    for id, rows in [(1, 20), (2, 20)]:
+        s.submit(Job(id, rows))
+    s.admit()
+    s.hold({2})
+    assert plan(s) == [(1, 16)]
+    s.more(1, -3)  # its answer begins
+    assert s.outlook() == Outlook((1,), 0, 15)
+    s.hold({})
+    assert s.outlook().beside == 6
+    assert plan(s) == [(1, 1), (2, 6)]
+
+
 def test_answers_come_first_and_prompts_beside_them_are_smaller():
     s = scheduler()
     s.submit(Job(1, 1))

@@ -109,6 +109,11 @@ class Prefixes:
         self._clock = 0
         self.nbytes = 0
 
+    @property
+    def off(self) -> bool:
+        """Whether nothing is kept."""
+        return not self._limit
+
     def register(self, place: Place, ids: Sequence[int], state: State, end: bool = False) -> None:
         """Take in the pages that a state has completed; at its end the last one as well, as far as it goes.
 

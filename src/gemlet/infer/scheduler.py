@@ -7,6 +7,7 @@ and then, one at a time (more with drafts), the rows of its answer. The policy:
 - then prompts: half of their rows go to the one admitted first, so that it moves on, and the other half by
   priority to the one with the least left, so that a short prompt does not wait for a long one; beside running
   answers they get fewer rows together, so that a long prompt costs the answers little time;
+- a prompt that is held gets no rows: another one reads the beginning that both have;
 - drafts share what is left evenly: they are guesses, and delay no row that is certainly needed;
 - waiting jobs are admitted by priority and then by arrival; a job that others overtake rises, so none
   starves. The one at the head waits for a free place and free memory, and nothing of its rank passes it.
@@ -14,7 +15,7 @@ and then, one at a time (more with drafts), the rows of its answer. The policy:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gemlet.errors import InvalidRequestError, QueueFullError
@@ -98,6 +99,7 @@ class Scheduler:
         self._waiting: dict[int, _Waiting] = {}
         self._followers: dict[int, Job] = {}
         self._running: dict[int, _Running] = {}
+        self._held: Collection[int] = ()
         self._arrivals = 0
         self._admissions = 0
         self._price = 0
@@ -166,11 +168,15 @@ class Scheduler:
             raise InvalidRequestError(f"cannot skip {rows} of {sequence.pending} rows")
         sequence.pending -= rows
 
+    def hold(self, ids: Collection[int]) -> None:
+        """Prompts that get no rows until the next call. Not all: something must be left to plan."""
+        self._held = ids
+
     def outlook(self) -> Outlook:
         """What the next step will hold, and the room that it has for drafts."""
         answering = [s for s in self._running.values() if s.answering and s.pending]
         rows = sum(s.pending for s in answering)
-        prompts = sum(s.pending for s in self._running.values() if not s.answering)
+        prompts = sum(s.pending for s in self._prompts())
         beside = min(prompts, self.limits.prompt_rows_beside_answers, self.limits.step_rows - len(answering))
         room = max(0, self.limits.step_rows - rows - beside)
         return Outlook(tuple(s.job.id for s in answering), beside, room)
@@ -200,7 +206,7 @@ class Scheduler:
 
     def _plan_prompts(self, left: int) -> list[Chunk]:
         """Share at most `left` rows among the prompts."""
-        prompts = [s for s in self._running.values() if not s.answering and s.pending]
+        prompts = self._prompts()
         shares: dict[int, int] = {}
         first_share = (left + 1) // 2
         by_need = sorted(prompts, key=lambda s: (-s.job.priority, s.pending))
@@ -211,6 +217,10 @@ class Scheduler:
             shares[sequence.job.id] = given + rows
             left -= rows
         return [self._take(s, shares[s.job.id]) for s in prompts if shares[s.job.id]]
+
+    def _prompts(self) -> list[_Running]:
+        pending = (s for s in self._running.values() if not s.answering and s.pending)
+        return [sequence for sequence in pending if sequence.job.id not in self._held]
 
     def _check(self, job: Job) -> None:
         if job.id in self._waiting or job.id in self._followers or job.id in self._running:

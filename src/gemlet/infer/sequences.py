@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gemlet.infer.prefixes import Place
 from gemlet.infer.requests import AnswerRequest, Event, Outputs, PromptRequest, Request, Sink, Token
 from gemlet.infer.sample import Alternatives, Ranking, Sampler, logprob
-from gemlet.ops.batch import Largest, State
+from gemlet.ops.batch import PAGE, Largest, State
 
 Row = NDArray[np.float32]
 Logits = Row | Largest
@@ -146,6 +146,7 @@ class PromptSequence:
     """The reading of a prompt whose positions are asked for."""
 
     index = 0
+    in_prompt = True
     source: SharedState | None = None
     top: int | None = None  # whole rows are handed out
 
@@ -194,3 +195,17 @@ class PromptSequence:
 
 
 Sequence = AnswerSequence | PromptSequence
+
+
+def waits_for(sequence: Sequence, reader: Sequence) -> bool:
+    """Whether the next page that `reader` reads is one that `sequence` begins with and has not.
+
+    Both are prompts with a state. Who waits takes the page from the other, instead of reading it again.
+    """
+    assert sequence.state is not None and reader.state is not None
+    if sequence.call.request.priority > reader.call.request.priority:
+        return False
+    page, both = reader.state.length // PAGE, min(len(reader.ids), sequence.call.request.reusable)
+    if reader.state.length < sequence.state.length or (page + 1) * PAGE > both:
+        return False
+    return reader.place.chain.key(page, reader.ids) == sequence.place.chain.key(page, sequence.ids)

@@ -8,16 +8,24 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-import numpy as np
-
 from gemlet.errors import GemletError, ModelClosedError
 from gemlet.infer.adapters import Adapting
 from gemlet.infer.prefixes import PageJoiner, Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
-from gemlet.infer.sequences import AnswerSequence, Call, Logits, PromptSequence, Row, Sequence, SharedState
+from gemlet.infer.sequences import (
+    AnswerSequence,
+    Call,
+    Logits,
+    PromptSequence,
+    Row,
+    Sequence,
+    SharedState,
+    waits_for,
+)
 from gemlet.infer.speculate import Speculator
+from gemlet.infer.step_batch import batch_of
 from gemlet.ops.batch import Batch, State, StepOutput
 
 WIDE_CHUNK = 64
@@ -125,7 +133,8 @@ class Worker:
             admitted = self._scheduler.admit()
         for id in admitted:
             self._start(id)
-        failed = self._catch_up()
+        held = self._hold()
+        failed = self._catch_up(held)
         drafts = self._drafts()
         with self._changed:
             chunks = self._scheduler.plan({sequence.id: len(sequence.draft) for sequence in drafts})
@@ -171,10 +180,27 @@ class Worker:
         except Exception as error:
             self._fail(call, error)
 
-    def _catch_up(self) -> bool:
-        """Prompts that wait for their first rows begin behind what others have read; whether one failed."""
+    def _hold(self) -> set[int]:
+        """Let prompts without a row wait for others that read the same beginning; which."""
+        held: set[int] = set()
+        if self._prefixes.off:
+            return held
+        readers = [s for s in self._sequences.values() if s.in_prompt and s.id not in self._unread]
+        for id in self._unread:
+            if any(waits_for(self._sequences[id], reader) for reader in readers):
+                held.add(id)
+            else:
+                readers.append(self._sequences[id])
+        with self._changed:
+            self._scheduler.hold(held)
+        return held
+
+    def _catch_up(self, held: set[int]) -> bool:
+        """Prompts about to compute their first rows begin behind what others read; whether one failed."""
         failed = False
         for id, started in list(self._unread.items()):
+            if id in held:
+                continue
             sequence = self._sequences[id]
             cached, most = started.cached_tokens, sequence.call.request.reusable
             try:
@@ -216,7 +242,7 @@ class Worker:
             if (started := self._unread.pop(sequence.id, None)) is not None:
                 sequence.call.emit(started)
         try:
-            output = self._decoder.step(_batch(spans, wanted))
+            output = self._decoder.step(batch_of(spans, wanted))
         except Exception as error:
             for call in {id(s.call): s.call for s, _, _ in spans}.values():
                 self._fail(call, error)
@@ -352,27 +378,3 @@ def _adapter_key(request: Request) -> bytes:
 def _length(sequence: Sequence) -> int:
     assert sequence.state is not None
     return sequence.state.length
-
-
-def _batch(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int], list[int]]]) -> Batch:
-    ids: list[int] = []
-    positions: list[int] = []
-    logits: list[int] = []
-    hidden: list[int] = []
-    for (sequence, start, rows), (of_logits, of_hidden) in zip(spans, wanted, strict=True):
-        offset = len(ids) - start
-        ids += sequence.tokens(start, rows)
-        positions += range(start, start + rows)
-        logits += [position + offset for position in of_logits]
-        hidden += [position + offset for position in of_hidden]
-    states = tuple(sequence.state for sequence, _, _ in spans if sequence.state is not None)
-    loaded = [sequence.call.request.adapter for sequence, _, _ in spans]
-    adapters = (
-        tuple(None if adapter is None else adapter.computed for adapter in loaded) if any(loaded) else ()
-    )
-    vectors = [np.asarray(values, np.int32) for values in (ids, positions, logits, hidden)]
-    # Whole rows, unless everybody can do with the largest logits: 0 says whole.
-    tops = [sequence.top or 0 for (sequence, _, _), (needed, _) in zip(spans, wanted, strict=True) if needed]
-    top = max(tops) if tops and min(tops) > 0 else 0
-    counts = tuple(rows for _, _, rows in spans)
-    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters, top)

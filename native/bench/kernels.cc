@@ -109,7 +109,7 @@ void bench_row_operations(const Kernels& k, const Limits& limits) {
 int main(int count, char** arguments) {
   const Kernels* k = find_kernels(count > 1 ? arguments[1] : "auto");
   if (!k) {
-    std::fprintf(stderr, "no such instruction set here: portable, avx2 and avx512 are known\n");
+    std::fprintf(stderr, "no such instruction set here: portable, avx2, avx512, neon_dotprod and neon_i8mm are known\n");
     return 2;
   }
   const Limits limits = measure_limits(*k, 1, kLarge, 0.5);

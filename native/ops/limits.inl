@@ -3,24 +3,34 @@
 
 #if defined(__AVX512VNNI__)
 using Bytes = __m512i;
+constexpr int kByteProducts = 64;
 using Floats = __m512;
 [[gnu::always_inline]] inline Bytes multiply_add(Bytes a, Bytes b, Bytes sum) { return _mm512_dpbusd_epi32(sum, a, b); }
 [[gnu::always_inline]] inline Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm512_fmadd_ps(a, b, sum); }
 #elif defined(__AVX2__)
 using Bytes = __m256i;
+constexpr int kByteProducts = 32;
 using Floats = __m256;
 // The fastest way, which the kernels cannot always take: sums of two products must fit into 16 bits.
 [[gnu::always_inline]] inline Bytes multiply_add(Bytes a, Bytes b, Bytes sum) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
 }
 [[gnu::always_inline]] inline Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm256_fmadd_ps(a, b, sum); }
-#elif defined(__ARM_FEATURE_DOTPROD)
+#elif defined(GEMLET_NEON)
 using Bytes = int8x16_t;
 using Floats = float32x4_t;
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+// Two by eight times eight by two, which the kernels do not use yet.
+constexpr int kByteProducts = 32;
+[[gnu::always_inline]] inline Bytes multiply_add(Bytes a, Bytes b, Bytes sum) { return vreinterpretq_s8_s32(vmmlaq_s32(vreinterpretq_s32_s8(sum), a, b)); }
+#else
+constexpr int kByteProducts = 16;
 [[gnu::always_inline]] inline Bytes multiply_add(Bytes a, Bytes b, Bytes sum) { return vreinterpretq_s8_s32(vdotq_s32(vreinterpretq_s32_s8(sum), a, b)); }
+#endif
 [[gnu::always_inline]] inline Floats multiply_add(Floats a, Floats b, Floats sum) { return vfmaq_f32(sum, a, b); }
 #else
 using Bytes = uint8_t __attribute__((vector_size(16)));
+constexpr int kByteProducts = 16;
 using Floats = float __attribute__((vector_size(16)));
 // No exact product of bytes in general: they are multiplied in 16 bits, as this vector of four times four.
 [[gnu::always_inline]] inline Bytes multiply_add(Bytes a, Bytes b, Bytes sum) {
@@ -59,7 +69,7 @@ double multiply(int64_t rounds) {
 
 template <int Left, int Right>
 double multiply_bytes(int64_t rounds) {
-  return multiply<Bytes, sizeof(Bytes), Left, Right>(rounds);
+  return multiply<Bytes, kByteProducts, Left, Right>(rounds);
 }
 template <int Left, int Right>
 double multiply_floats(int64_t rounds) {

@@ -27,6 +27,13 @@ extern const LimitKernels kLimitKernels;
 namespace avx512 {
 extern const LimitKernels kLimitKernels;
 }
+#elif defined(__aarch64__)
+namespace neon_dotprod {
+extern const LimitKernels kLimitKernels;
+}
+namespace neon_i8mm {
+extern const LimitKernels kLimitKernels;
+}
 #endif
 
 namespace {
@@ -35,6 +42,9 @@ const LimitKernels& limit_kernels(std::string_view name) {
 #if defined(__x86_64__)
   if (name == "avx512") return avx512::kLimitKernels;
   if (name == "avx2") return avx2::kLimitKernels;
+#elif defined(__aarch64__)
+  if (name == "neon_i8mm") return neon_i8mm::kLimitKernels;
+  if (name == "neon_dotprod") return neon_dotprod::kLimitKernels;
 #endif
   if (name != "portable") throw std::invalid_argument("limits: no such instruction set");
   return portable::kLimitKernels;

@@ -14,9 +14,10 @@
 constexpr double kUnit = 0x1p-24;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// The best one last.
 inline std::vector<const gemlet::Kernels*> all_kernels() {
   std::vector<const gemlet::Kernels*> found;
-  for (const char* name : {"portable", "avx2", "avx512"})
+  for (const char* name : {"portable", "avx2", "avx512", "neon_dotprod", "neon_i8mm"})
     if (const gemlet::Kernels* kernels = gemlet::find_kernels(name)) found.push_back(kernels);
   return found;
 }

@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native fuzz soak bench parity docs clean
+.PHONY: help demo test build lint types test-native test-neon fuzz soak bench parity docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -38,6 +38,10 @@ test-native: build  ## the C++ tests under the address and undefined-behaviour s
 	  -DGEMLET_SANITIZE=ON -DGEMLET_TESTS=ON >build/sanitize.log || { cat build/sanitize.log; exit 1; }
 	.venv/bin/cmake --build build/sanitize
 	.venv/bin/ctest --test-dir build/sanitize --output-on-failure --no-tests=error
+
+# Not a part of `test`: it needs a cross compiler and an emulator. Python is not used.
+test-neon:  ## the C++ tests for 64-bit Arm, cross-compiled and under emulation
+	@sh scripts/test_neon.sh
 
 fuzz: build  ## 200,000 damaged model files, nothing but typed errors
 	$(PY) tests/fuzz/fuzz_model_files.py --count 200000

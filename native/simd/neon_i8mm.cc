@@ -13,6 +13,7 @@ namespace gemlet::neon_i8mm {
 #include "ops/adapter.inl"
 #include "ops/attend.inl"
 #include "ops/choose.inl"
+#include "ops/head.inl"
 #include "ops/limits.inl"
 #include "ops/table.inl"
 }  // namespace gemlet::neon_i8mm

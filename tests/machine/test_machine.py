@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from gemlet import machine
 from gemlet.machine.cores import Cores, count_physical, parse_cpu_list
 from gemlet.machine.memory import Memory, memory, parse_meminfo
-from gemlet.machine.processor import parse_cpuinfo
+from gemlet.machine.processor import parse_cpuinfo, processor
 from gemlet.machine.threads import choose
 
 AVX2 = "fpu sse4_2 fma f16c avx2"
@@ -50,8 +51,11 @@ def test_physical_cores(cpus: set[int], siblings: list[set[int]], cores: int) ->
         (
             "processor : 0\nFeatures : fp asimd crc32\nCPU implementer : 0x41\nCPU part : 0xd0c\n",
             "CPU implementer 0x41 CPU part 0xd0c",
-            "neon",
+            "portable",
         ),
+        ("Features : fp asimd asimddp\nCPU part : 0xd0c\n", "CPU part 0xd0c", "neon_dotprod"),
+        ("Features : fp asimd asimddp i8mm\nCPU part : 0xd40\n", "CPU part 0xd40", "neon_i8mm"),
+        ("Features : fp asimd i8mm\nCPU part : 0xd40\n", "CPU part 0xd40", "portable"),
         (f"model name: First\nflags: fpu\n\nmodel name: Second\nflags: {AVX512}\n", "First", "portable"),
     ],
 )
@@ -59,6 +63,18 @@ def test_cpuinfo(text: str, model: str, instruction_set: str) -> None:
     found = parse_cpuinfo(text)
     assert found is not None
     assert (found.model, found.instruction_set) == (model, instruction_set)
+
+
+@pytest.mark.parametrize(
+    ("system", "architecture", "instruction_set"),
+    [("Darwin", "arm64", "neon_dotprod"), ("Windows", "ARM64", "portable"), ("Darwin", "x86_64", "portable")],
+)
+def test_a_processor_without_cpuinfo(
+    system: str, architecture: str, instruction_set: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: architecture)
+    assert processor(tmp_path).instruction_set == instruction_set
 
 
 def test_cpuinfo_without_features_is_not_believed() -> None:

@@ -127,6 +127,21 @@ def test_what_is_installed(checkout: Path, kind: str) -> None:
         assert asked[-1].endswith(".[dev]")
 
 
+@pytest.mark.parametrize("present", [(), ("aarch64-linux-gnu-g++", "cmake")])
+def test_the_tests_for_arm_name_what_is_missing(checkout: Path, present: tuple[str, ...]) -> None:
+    shutil.copy(ROOT / "scripts/test_neon.sh", checkout / "scripts")
+    for tool in present:
+        (checkout / "bin" / tool).write_text("#!/bin/sh\nexit 1\n")
+        (checkout / "bin" / tool).chmod(0o755)
+    command = ["/bin/sh", str(checkout / "scripts/test_neon.sh")]
+    result = subprocess.run(command, env={"PATH": str(checkout / "bin")}, capture_output=True, text=True)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    asked = line.partition("apt install ")[2].removesuffix(").").split()
+    assert asked == (["qemu-user"] if present else ["g++-aarch64-linux-gnu", "qemu-user", "cmake"])
+    assert not (checkout / "build").exists()
+
+
 def test_the_torch_pin_is_the_same_everywhere() -> None:
     script, project = (ROOT / "scripts/setup.sh").read_text(), (ROOT / "pyproject.toml").read_text()
     pins = [word.strip("\"',[]") for text in (script, project) for word in text.split() if "torch==" in word]

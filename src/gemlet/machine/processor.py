@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-InstructionSet = Literal["avx512", "avx2", "neon", "portable"]
+InstructionSet = Literal["avx512", "avx2", "neon_i8mm", "neon_dotprod", "portable"]
 
 # What each kernel file is compiled for, by the kernel's names of the features.
 _NEEDED: tuple[tuple[InstructionSet, frozenset[str]], ...] = (
     ("avx512", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", "f16c"})),
     ("avx2", frozenset({"avx2", "fma", "f16c"})),
-    ("neon", frozenset({"asimd"})),
+    ("neon_i8mm", frozenset({"asimd", "asimddp", "i8mm"})),
+    ("neon_dotprod", frozenset({"asimd", "asimddp"})),
 )
 
 
@@ -48,12 +49,15 @@ def parse_cpuinfo(text: str) -> Processor | None:
 
 
 def processor(root: Path = Path("/")) -> Processor:
-    """This machine's processor. Without /proc/cpuinfo no flags are known, but 64-bit Arm always has NEON."""
+    """This machine's processor. Without /proc/cpuinfo no flags are known but those that all of a kind have:
+    64-bit Arm has NEON, a Mac with such a processor the dot product too."""
     try:
         found = parse_cpuinfo((root / "proc/cpuinfo").read_text())
     except OSError:
         found = None
     if found is not None:
         return found
-    flags = frozenset({"asimd"}) if platform.machine().lower() in ("arm64", "aarch64") else frozenset[str]()
-    return Processor(platform.processor() or platform.machine() or "unknown", flags)
+    flags: set[str] = set()
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        flags = {"asimd", "asimddp"} if platform.system() == "Darwin" else {"asimd"}
+    return Processor(platform.processor() or platform.machine() or "unknown", frozenset(flags))

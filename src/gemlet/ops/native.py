@@ -8,13 +8,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemlet import machine
 from gemlet.errors import ConfigError, InvalidRequestError, StateError
+from gemlet.machine.processor import InstructionSet
 from gemlet.ops import _native
 from gemlet.ops.batch import Batch, Largest, Page, StepOutput
 from gemlet.ops.operations import Float32, LowRank, Program
@@ -256,6 +257,11 @@ def build_sha256() -> str:
     return hashlib.sha256(Path(_native.__file__).read_bytes()).hexdigest()
 
 
+def instruction_sets() -> list[str]:
+    """Those that this processor and build have, the best first."""
+    return [name for name in get_args(InstructionSet) if _native.instruction_set(name)]
+
+
 def choose_instruction_set() -> str:
     """GEMLET_ISA where set, else the best of this processor. ConfigError when it is not to be had here."""
     wanted = os.environ.get("GEMLET_ISA") or "auto"
@@ -263,7 +269,7 @@ def choose_instruction_set() -> str:
     if found is None:
         raise ConfigError(
             f"GEMLET_ISA={wanted}: this processor or build has no such instruction set",
-            hint="unset it, or use one of portable, avx2, avx512",
+            hint=f"unset it, or use one of {', '.join(instruction_sets())}",
         )
     return found
 

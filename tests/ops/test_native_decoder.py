@@ -13,13 +13,13 @@ from gemlet.errors import StateError
 from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Weights
-from gemlet.ops import _native
 from gemlet.ops.batch import Batch, State
+from gemlet.ops.native import instruction_sets
 from tests.packing import packed_weights
 from tests.states import restore, save
 from tests.synthetic import tiny_config, tiny_weights
 
-SETS = [name for name in ("portable", "avx2", "avx512") if _native.instruction_set(name)]
+SETS = instruction_sets()[::-1]  # the best last
 
 MIXED = {
     "token_embd": "Q8_0",

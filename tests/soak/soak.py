@@ -2,8 +2,9 @@
 
 Usage: soak.py [--minutes 30] [-m REF] [--context 2048] [--seed N]
 Prompts of random length, many of them with a beginning in common, sampled and greedy, several choices,
-log-probabilities, scores and logits, more than the queue holds, and some cancelled in mid-answer. A part of
-them is run again alone, on an engine that reuses nothing: every token, number and bit must be the same.
+log-probabilities, scores and logits, more than the queue holds, and some cancelled in mid-answer; with drafts
+and the sketch of the head. A part of them is run again alone, on an engine that reuses nothing, drafts
+nothing and reads the whole head: every token, number and bit must be the same.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from gemlet.infer.requests import (
     Token,
 )
 from gemlet.infer.scheduler import Limits
+from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.machine.memory import resident_bytes
 from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
+from gemlet.store.load import sketch_head
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir
 from gemlet.types import Sampling
@@ -151,8 +154,9 @@ def soak(
     config, rng = loaded.facts.config, random.Random(seed)
     context = min(context, config.context_length)
     crowd, alone = (Decoder(config, loaded.weights) for _ in range(2))
+    sketch_head(crowd, loaded)
     limits = Limits(crowd.max_rows, sequences=8, waiting=WAITING, bytes=5 * crowd.kv_bytes(context))
-    engine = Engine(crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES)
+    engine = Engine(crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES, speculator=AdaptiveSpeculator())
     single = Engine(alone, context=context, prefix_bytes=0)
     try:
         report = _drive(engine, single, Maker(config, context, rng), seconds, say)

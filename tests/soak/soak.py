@@ -156,7 +156,10 @@ def soak(
     crowd, alone = (Decoder(config, loaded.weights) for _ in range(2))
     sketch_head(crowd, loaded)
     limits = Limits(crowd.max_rows, sequences=8, waiting=WAITING, bytes=5 * crowd.kv_bytes(context))
-    engine = Engine(crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES, speculator=AdaptiveSpeculator())
+    speculator = AdaptiveSpeculator()
+    engine = Engine(
+        crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES, speculator=speculator
+    )
     single = Engine(alone, context=context, prefix_bytes=0)
     try:
         report = _drive(engine, single, Maker(config, context, rng), seconds, say)

@@ -13,6 +13,7 @@ import pytest
 from gemlet.cli.commands import COMMANDS
 from gemlet.cli.main import main
 from gemlet.cli.reading import is_open_block, without_marks
+from gemlet.errors import ContextLengthError, InvalidRequestError
 from tests.cli.fake_model import FakeModel
 from tests.cli.test_run import Stdin
 
@@ -79,7 +80,7 @@ def test_piped_input_is_utf_8_in_every_locale(
 ) -> None:
     data = io.BytesIO("bad \xff\n".encode("latin-1") + "né\r\n".encode())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, encoding="ascii", errors="surrogateescape"))
-    assert main(["chat"], load=model.load) == 0
+    assert main(["chat"], load=model.load) == InvalidRequestError.exit_code
     assert "not UTF-8 text: invalid start byte at byte 4" in capsys.readouterr().err
     assert [message.content for message in model.calls[-1][0]] == ["né"]
 
@@ -194,7 +195,7 @@ def test_save_and_load(chat: Chat, tmp_path: Path) -> None:
 
 def test_a_full_context_is_an_error_until_the_person_drops_turns(chat: Chat, model: FakeModel) -> None:
     model.context = 4  # words
-    assert chat("a b c", "d e", "/drop", "f g", "d e") == 0
+    assert chat("a b c", "d e", "/drop", "f g", "d e") == ContextLengthError.exit_code
     assert "needs 6 tokens, the context holds 4" in chat.err
     assert "/drop leaves out the oldest turn" in chat.err
     assert chat.out == "Fine.\n"  # "/drop" never drops the only turn there is, so nothing fits
@@ -215,7 +216,7 @@ def test_dropped_turns_stay_in_the_record(chat: Chat) -> None:
 
 def test_drop_old_drops_by_itself_when_asked(chat: Chat, model: FakeModel) -> None:
     model.context = 4
-    assert chat("a", "b", "c", "d e f g h", flags="--drop-old") == 0
+    assert chat("a", "b", "c", "d e f g h", flags="--drop-old") == ContextLengthError.exit_code
     assert chat.asked(3) == ["b", "Fine.", "c"]
     assert "the oldest turn no longer goes to the model" in chat.err
     assert "needs 5 tokens" in chat.err  # this message alone is too long: an error, nothing is cut

@@ -226,6 +226,29 @@ def test_errors_have_their_exit_code(error: Any, capsys: pytest.CaptureFixture[s
     assert (document["type"], document["message"]) == (type(error).__name__, error.message)
 
 
+@pytest.mark.parametrize("verb", [("run", "x"), ("chat",)])
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("-t", "-1"), "temperature"),
+        (("--top-p", "1.5"), "top_p"),
+        (("-n", "0"), "max_tokens"),
+        (("--logit-bias", "5=1000"), "logit_bias"),
+        (("--logit-bias", "five=1"), "--logit-bias"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_a_model_is_loaded(
+    model: FakeModel,
+    verb: tuple[str, ...],
+    flags: tuple[str, ...],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*verb, *flags], load=model.load) == 2
+    assert says in capsys.readouterr().err
+    assert model.loaded == []
+
+
 def test_a_defect_shows_no_traceback_unless_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,8 +105,7 @@ def _chat(parsed: argparse.Namespace, kept: Conversations | None) -> int:
             session.resume(earlier)
             _recall(session)
         history = None if kept is None else data_dir() / "input-history"
-        _converse(parsed, opened, session, open_reader(history, list(COMMANDS)))
-    return 0
+        return _converse(parsed, opened, session, open_reader(history, list(COMMANDS)))
 
 
 def _recall(session: Session) -> None:
@@ -116,13 +115,15 @@ def _recall(session: Session) -> None:
         print(f"  {message.role}: {first[0][:100]}", file=sys.stderr)
 
 
-def _converse(parsed: argparse.Namespace, opened: OpenModel, session: Session, reader: Reader) -> None:
+def _converse(parsed: argparse.Namespace, opened: OpenModel, session: Session, reader: Reader) -> int:
+    """Take inputs until the person leaves; piped, the code of the first message that got no answer."""
     stats = (lambda done: stats_line(opened.load_s, [done])) if parsed.stats else None
     talk = Talk(session, as_json=parsed.json, drop_old=parsed.drop_old, quiet=parsed.quiet, stats=stats)
     if sys.stdin.isatty() and not parsed.quiet:
         note("/help lists the commands; Ctrl-D leaves")
-    leaving = False
+    leaving, code = False, 0
     while True:
+        text = ""
         try:
             text = reader.read()
             leaving = False
@@ -130,16 +131,19 @@ def _converse(parsed: argparse.Namespace, opened: OpenModel, session: Session, r
         except (EOFError, Leave):
             if sys.stdin.isatty():
                 print()
-            return
+                return 0
+            return code
         except KeyboardInterrupt:
             if leaving:
                 print()
-                return
+                return 0
             leaving = True
             print(file=sys.stderr)
             note("Ctrl-C again, or Ctrl-D, leaves")
         except GemletError as error:
             report_error(error, as_json=parsed.json)
+            if not text.startswith("/"):
+                code = code or error.exit_code
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,18 @@ def sampling_options(parsed: argparse.Namespace) -> dict[str, Any]:
     if parsed.logit_bias:
         chosen["logit_bias"] = dict(_bias(text) for text in parsed.logit_bias)
     return chosen
+
+
+def check_sampling_flags(parsed: argparse.Namespace) -> None:
+    """InvalidRequestError for a value that no model takes, before one is loaded."""
+    from gemlet.infer.sample import SAMPLING_NAMES, merge_sampling
+    from gemlet.types import Sampling
+
+    options = sampling_options(parsed)
+    if parsed.max_tokens is not None and parsed.max_tokens < 1:
+        raise InvalidRequestError(f"max_tokens must be at least 1, not {parsed.max_tokens}")
+    known_ids = sys.maxsize  # whose end only the model says
+    merge_sampling(Sampling(), {k: v for k, v in options.items() if k in SAMPLING_NAMES}, known_ids)
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gemlet.cli.flags import check_sampling_flags
 from gemlet.cli.progress import Progress
 from gemlet.cli.terminal import is_screen, note
 from gemlet.cli.terms import say_terms
@@ -32,10 +33,12 @@ class OpenModel:
 def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
     """Load the model that the flags and settings name; it is closed at the end.
 
-    What the library has to say about the model (which one and why, corrections) goes to standard error.
+    Sampling flags are checked before. What the library has to say about the model (which one and why,
+    corrections) goes to standard error.
     """
     started = time.perf_counter()
     load = parsed.load or _library_load()
+    check_sampling_flags(parsed)
     progress = Progress("preparing the weights, once:", sys.stderr) if is_screen(sys.stderr) else None
     try:
         model = load(

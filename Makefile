@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native test-neon fuzz soak bench parity docs clean
+.PHONY: help demo test build lint types test-native test-races test-neon fuzz soak bench parity docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -32,12 +32,18 @@ lint: build  ## ruff
 types: build  ## mypy
 	$(PY) -m mypy
 
-test-native: build  ## the C++ tests under the address and undefined-behaviour sanitizers
+test-native: BUILD = build/sanitize
+test-native: SANITIZER = GEMLET_SANITIZE
+test-native:  ## the C++ tests under the address and undefined-behaviour sanitizers
+test-races: BUILD = build/sanitize-threads
+test-races: SANITIZER = GEMLET_SANITIZE_THREADS
+test-races:  ## the C++ tests under the thread sanitizer; not a part of `test`
+test-native test-races: build
 	@mkdir -p build
-	.venv/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
-	  -DGEMLET_SANITIZE=ON -DGEMLET_TESTS=ON >build/sanitize.log || { cat build/sanitize.log; exit 1; }
-	.venv/bin/cmake --build build/sanitize
-	.venv/bin/ctest --test-dir build/sanitize --output-on-failure --no-tests=error
+	.venv/bin/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
+	  -D$(SANITIZER)=ON -DGEMLET_TESTS=ON >$(BUILD).log || { cat $(BUILD).log; exit 1; }
+	.venv/bin/cmake --build $(BUILD)
+	.venv/bin/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 
 # Not a part of `test`: it needs a cross compiler and an emulator. Python is not used.
 test-neon:  ## the C++ tests for 64-bit Arm, cross-compiled and under emulation

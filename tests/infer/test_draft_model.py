@@ -65,8 +65,9 @@ class Watched(DraftModel):
         return drafts
 
 
-def paying(model: DraftModel) -> AdaptiveSpeculator:
-    """A speculator for which rows cost next to nothing."""
+def paying(model: DraftModel, token_s: float = 0.001) -> AdaptiveSpeculator:
+    """A speculator for which rows cost next to nothing and drafts what is said, however slow the machine."""
+    model.token_seconds = lambda sequences: token_s
     speculator = AdaptiveSpeculator(model)
     speculator.measured(1, 0, 100.0)
     speculator.measured(100, 0, 100.1)
@@ -149,8 +150,7 @@ def test_a_small_model_that_fails_costs_no_answer():
 def test_one_that_is_slow_is_hardly_asked():
     decoder, small = FakeDecoder(max_rows=64), SmallDecoder(max_rows=256)
     model = Watched(small)
-    model.token_seconds = lambda sequences: 1000.0
-    engine = Engine(decoder, speculator=paying(model))
+    engine = Engine(decoder, speculator=paying(model, token_s=1000.0))
     Running.submit(engine, answer([2, 3], 200)).wait().check(decoder)
     engine.close()
     # Two tokens every 64 steps, and what had to be read before them.

@@ -64,7 +64,10 @@ def test_a_head_that_is_a_small_part_of_the_weights_has_none(
     monkeypatch.setattr(module, "LEAST_BYTES", 0)
     monkeypatch.setattr(module, "LEAST_SHARE", share)
     done: list[tuple[int, int]] = []
-    progress = lambda *now: done.append(now)  # noqa: E731
+
+    def progress(now: int, total: int) -> None:
+        done.append((now, total))
+
     use_sketch(Decoder(CONFIG, weights), weights, lambda: IDS, tmp_path / "kept.head", progress)
     assert len(list(tmp_path.iterdir())) == files
     elements = CONFIG.vocab_size * CONFIG.hidden_size

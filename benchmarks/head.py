@@ -29,7 +29,7 @@ from gemlet.model.head import head_of, hidden_states, use_sketch
 from gemlet.model.weights import packed_path
 from gemlet.ops.batch import Batch
 from gemlet.ops.packed import Packed
-from gemlet.ops.sketch import HeadSketch
+from gemlet.ops.sketch import HeadSketch, finish
 from gemlet.store.load import SAMPLES
 from gemlet.store.settings import cache_dir
 from results_file import write_result
@@ -60,7 +60,7 @@ def main() -> None:
 
     sketched.use_sketch = keep  # type: ignore[method-assign]
     path = packed_path(real.path, "auto", cache_dir()).with_suffix(".head")
-    use_sketch(sketched, real.weights, lambda: samples, path)
+    finish(use_sketch(sketched, real.weights, lambda: samples, path))
     rows = []
     for text in TEXTS:
         for top in TOPS:
@@ -126,7 +126,7 @@ def ideas(real: Real, decoder: Decoder, context: int, tokens: int) -> Iterator[d
     """The share of rows that the upper bits of the codes leave, with a bound on the lower by blocks of 32."""
     head = head_of(real.weights)
     for text in TEXTS:
-        states = hidden_states(decoder, real.ids(text, context + tokens))[context:]
+        states = finish(hidden_states(decoder, real.ids(text, context + tokens)))[context:]
         exact = np.concatenate([product(codes, scales, states) for codes, scales in slices(head)], axis=1)
         least = {top: np.sort(exact, axis=1)[:, -top] for top in TOPS}
         for bits in (3, 4, 5, 6):

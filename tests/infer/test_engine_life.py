@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import weakref
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from gemlet.errors import ModelClosedError
 from gemlet.infer.engine import Engine
 from gemlet.infer.requests import PromptRequest
+from gemlet.types import Sampling
 from tests.infer.fakes import FakeDecoder
 from tests.infer.naive import Running
 from tests.infer.test_engine import answer
@@ -91,3 +93,71 @@ def run_script(script: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(script)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.getcwd()])}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
+
+
+class SpareWork:
+    """Pieces of work, which count themselves and wait to be let go."""
+
+    def __init__(self, pieces: int, fail_at: int | None = None) -> None:
+        self.done = 0
+        self.go, self.ended = threading.Semaphore(0), threading.Event()
+        self._pieces, self._fail_at = pieces, fail_at
+
+    def __iter__(self):
+        try:
+            while self.done < self._pieces:
+                assert self.go.acquire(timeout=10)
+                if self.done == self._fail_at:
+                    raise MemoryError
+                self.done += 1
+                yield
+        finally:
+            self.ended.set()
+
+
+GREEDY, SAMPLED = Sampling(temperature=0.0), Sampling(temperature=1.0)
+
+
+def test_spare_work_begins_after_a_greedy_answer_and_lets_requests_through():
+    work, decoder = SpareWork(4), FakeDecoder()
+    engine = Engine(decoder, spare_work=iter(work))
+    for _ in range(4):
+        work.go.release()
+    Running.submit(engine, answer([2], 3, sampling=SAMPLED)).wait().check(decoder)
+    assert work.done == 0  # nobody would gain: without a greedy answer it never begins
+    for _ in range(4):
+        work.go.acquire()
+    Running.submit(engine, answer([2], 3, sampling=GREEDY)).wait().check(decoder)
+    for pieces in (1, 2):  # a piece, then a request that came meanwhile, whole, then the next piece
+        running = Running.submit(engine, answer([2, 3], 3, sampling=GREEDY))
+        work.go.release()
+        running.wait().check(decoder)
+        assert work.done <= pieces
+    for _ in range(4):
+        work.go.release()
+    assert work.ended.wait(10) and work.done == 4
+    Running.submit(engine, answer([2], 3, sampling=GREEDY)).wait().check(decoder)
+    engine.close()
+
+
+def test_spare_work_that_fails_changes_nothing():
+    work, decoder = SpareWork(4, fail_at=1), FakeDecoder()
+    engine = Engine(decoder, spare_work=iter(work))
+    for _ in range(4):
+        work.go.release()
+    for _ in range(3):
+        Running.submit(engine, answer([2], 3, sampling=GREEDY)).wait().check(decoder)
+    assert work.ended.wait(10) and work.done == 1
+    Running.submit(engine, answer([2], 3, sampling=GREEDY)).wait().check(decoder)
+    engine.close()
+
+
+def test_an_engine_closes_between_pieces_of_spare_work():
+    work, decoder = SpareWork(10**9), FakeDecoder()
+    engine = Engine(decoder, spare_work=iter(work))
+    Running.submit(engine, answer([2], 3, sampling=GREEDY)).wait()
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    work.go.release()  # the piece it may be in
+    closing.join(10)
+    assert not closing.is_alive() and decoder.closed and work.done <= 1

@@ -13,7 +13,7 @@ from gemlet.model.decoder import Decoder
 from gemlet.model.head import head_of, hidden_states, read_sketch, use_sketch, write_sketch
 from gemlet.model.weights import Weights
 from gemlet.ops.batch import Batch
-from gemlet.ops.sketch import build_sketch
+from gemlet.ops.sketch import build_sketch, finish
 from tests.packing import packed_weights
 from tests.synthetic import tiny_config, tiny_weights
 
@@ -43,17 +43,17 @@ def largest_ids(decoder: Decoder) -> list[int]:
 def test_a_sketch_is_made_once(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, first = tmp_path / "kept.head", Decoder(CONFIG, weights)
     expected = largest_ids(first)
-    assert use_sketch(first, weights, lambda: IDS, path) is None
+    finish(use_sketch(first, weights, lambda: IDS, path))
     assert largest_ids(first) == expected
     monkeypatch.setattr(module, "build_sketch", lambda *_: pytest.fail("made again"))
     second = Decoder(CONFIG, weights)
-    assert use_sketch(second, weights, lambda: IDS, path) is None
+    assert next(use_sketch(second, weights, lambda: IDS, path), "there") == "there"
     assert largest_ids(second) == expected
     assert second._executor.take_head_counts()["queries"] == 1  # type: ignore[union-attr]
 
 
 def test_a_small_head_has_none(weights: Weights, tmp_path: Path) -> None:
-    assert use_sketch(Decoder(CONFIG, weights), weights, lambda: IDS, tmp_path / "kept.head") is None
+    finish(use_sketch(Decoder(CONFIG, weights), weights, lambda: IDS, tmp_path / "kept.head"))
     assert not list(tmp_path.iterdir())
 
 
@@ -63,23 +63,15 @@ def test_a_head_that_is_a_small_part_of_the_weights_has_none(
 ) -> None:
     monkeypatch.setattr(module, "LEAST_BYTES", 0)
     monkeypatch.setattr(module, "LEAST_SHARE", share)
-    done: list[tuple[int, int]] = []
-
-    def progress(now: int, total: int) -> None:
-        done.append((now, total))
-
-    use_sketch(Decoder(CONFIG, weights), weights, lambda: IDS, tmp_path / "kept.head", progress)
+    finish(use_sketch(Decoder(CONFIG, weights), weights, lambda: IDS, tmp_path / "kept.head"))
     assert len(list(tmp_path.iterdir())) == files
-    elements = CONFIG.vocab_size * CONFIG.hidden_size
-    assert done == [(elements, elements)] * files
 
 
 @pytest.mark.usefixtures("any_size")
-def test_a_folder_that_cannot_be_written_is_said(weights: Weights, tmp_path: Path) -> None:
+def test_a_sketch_serves_where_it_cannot_be_kept(weights: Weights, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     decoder = Decoder(CONFIG, weights)
-    note = use_sketch(decoder, weights, lambda: IDS, tmp_path / "file" / "kept.head")
-    assert note is not None and "cannot be kept" in note
+    finish(use_sketch(decoder, weights, lambda: IDS, tmp_path / "file" / "kept.head"))
     largest_ids(decoder)
     assert decoder._executor.take_head_counts()["queries"] == 1  # type: ignore[union-attr]
 
@@ -87,7 +79,7 @@ def test_a_folder_that_cannot_be_written_is_said(weights: Weights, tmp_path: Pat
 def test_only_the_whole_sketch_of_these_weights_is_read(weights: Weights, tmp_path: Path) -> None:
     path = tmp_path / "kept.head"
     assert read_sketch(path, weights) is None
-    sketch = build_sketch(head_of(weights), hidden_states(Decoder(CONFIG, weights), IDS))
+    sketch = finish(build_sketch(head_of(weights), finish(hidden_states(Decoder(CONFIG, weights), IDS))))
     assert sketch is not None
     write_sketch(path, sketch, weights)
     read = read_sketch(path, weights)

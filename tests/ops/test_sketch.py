@@ -14,7 +14,7 @@ from gemlet.model.head import head_of, hidden_states
 from gemlet.model.weights import Weights
 from gemlet.ops.batch import Batch
 from gemlet.ops.packed import Packed, unpack
-from gemlet.ops.sketch import HeadSketch, build_sketch, can_sketch
+from gemlet.ops.sketch import HeadSketch, build_sketch, can_sketch, finish
 from tests.packing import packed_weights
 from tests.synthetic import tiny_config, tiny_weights
 
@@ -31,7 +31,7 @@ def weights_of(kind: str) -> tuple[Decoder, Weights]:
 
 
 def sketch_of(decoder: Decoder, weights: Weights) -> HeadSketch:
-    made = build_sketch(head_of(weights), hidden_states(decoder, list(range(5, 800, 3))))
+    made = finish(build_sketch(head_of(weights), finish(hidden_states(decoder, list(range(5, 800, 3))))))
     assert made is not None
     return made
 
@@ -106,7 +106,7 @@ def test_a_program_refuses_the_sketch_of_another_head() -> None:
     other = packed_weights(
         {"token_embd": np.random.default_rng(0).normal(size=(500, 160)).astype(np.float32)}, "Q8_0"
     )
-    sketch = build_sketch(head_of(other), np.eye(160, dtype=np.float32))
+    sketch = finish(build_sketch(head_of(other), np.eye(160, dtype=np.float32)))
     assert sketch is not None
     with pytest.raises(InvalidRequestError, match="another shape"):
         decoder.use_sketch(sketch)
@@ -115,11 +115,11 @@ def test_a_program_refuses_the_sketch_of_another_head() -> None:
 @pytest.mark.parametrize("hidden", [np.zeros((4, 160)), np.full((4, 160), np.nan)])
 def test_states_that_say_nothing_make_no_sketch(hidden: NDArray[np.float64]) -> None:
     _, weights = weights_of("Q8_0")
-    assert build_sketch(head_of(weights), hidden.astype(np.float32)) is None
+    assert finish(build_sketch(head_of(weights), hidden.astype(np.float32))) is None
 
 
 @pytest.mark.parametrize("format", ["f32", "bf16", "i4m", "i8m"])
 def test_heads_of_other_formats_are_left_alone(format: str) -> None:
     head = Packed(format, 32, 64, {})  # type: ignore[arg-type]
     assert not can_sketch(head)
-    assert build_sketch(head, np.ones((3, 64), np.float32)) is None
+    assert finish(build_sketch(head, np.ones((3, 64), np.float32))) is None

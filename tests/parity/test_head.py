@@ -12,6 +12,7 @@ import pytest
 from gemlet.model.decoder import Decoder
 from gemlet.model.head import use_sketch
 from gemlet.ops.batch import Batch
+from gemlet.ops.sketch import finish
 from tests.parity.real import Real
 
 TOKENS, STEPS = 600, 24
@@ -24,7 +25,8 @@ def sketched(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     use = decoder.use_sketch
     decoder.use_sketch = lambda sketch: use(replace(sketch, top=64))  # type: ignore[method-assign]
     path: Path = tmp_path_factory.mktemp("sketch") / "kept.head"
-    assert use_sketch(decoder, real.weights, lambda: real.ids("code", 1024), path) is None and path.exists()
+    finish(use_sketch(decoder, real.weights, lambda: real.ids("code", 1024), path))
+    assert path.exists()
     yield decoder
     decoder.close()
 

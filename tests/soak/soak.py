@@ -39,6 +39,7 @@ from gemlet.machine.memory import resident_bytes
 from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
+from gemlet.ops.sketch import finish
 from gemlet.store.load import sketch_head
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir
@@ -154,7 +155,7 @@ def soak(
     config, rng = loaded.facts.config, random.Random(seed)
     context = min(context, config.context_length)
     crowd, alone = (Decoder(config, loaded.weights) for _ in range(2))
-    sketch_head(crowd, loaded)
+    finish(sketch_head(crowd, loaded))
     limits = Limits(crowd.max_rows, sequences=8, waiting=WAITING, bytes=5 * crowd.kv_bytes(context))
     speculator = AdaptiveSpeculator()
     engine = Engine(

@@ -22,6 +22,7 @@ from gemlet.machine.memory import resident_bytes
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
 from gemlet.ops.batch import Batch, State
+from gemlet.ops.sketch import finish
 from gemlet.store.load import sketch_head
 from gemlet.store.settings import cache_dir
 from gemlet.types import Sampling
@@ -70,7 +71,7 @@ class Gemlet:
         loaded = load(model, cache_dir=cache_dir())
         self._weights, self.config = loaded.weights, loaded.facts.config
         self._decoder = Decoder(self.config, loaded.weights, threads=threads)
-        sketch_head(self._decoder, loaded)
+        finish(sketch_head(self._decoder, loaded))
         self._state = self._decoder.new_state()
         self._answers: AnswerEngine | None = None
         self.details = f"{self._decoder.instruction_set}, weights {loaded.weights.weights_type}"

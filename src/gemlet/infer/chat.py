@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -69,6 +69,7 @@ class Model:
         prefix_files: PageFiles | None = None,
         speculator: Speculator | None = None,
         adapter: AdapterFile | None = None,
+        spare_work: Iterator[None] | None = None,
     ) -> None:
         self.config: ModelConfig = decoder.config
         self.manifest = manifest
@@ -88,6 +89,7 @@ class Model:
             prefix_files=prefix_files,
             prefix_root=root_key(replace(manifest, adapter_sha256=None), decoder.build),
             speculator=speculator,
+            spare_work=spare_work,
         )
         self.context = self._engine.context
         self._defaults = Defaults(sampling, self.config.stop_ids, self.context, self.config.vocab_size)

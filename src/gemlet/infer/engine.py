@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
@@ -42,6 +43,8 @@ class Engine:
     earlier requests, 0 for no reuse; a prefix shorter than `shortest_prefix` tokens is computed again.
     `prefix_files`: pages on disk, under keys that begin with `prefix_root`: all that changes a state's bits.
     `speculator`: proposes drafts, and is closed with the decoder; None for no drafts.
+    `spare_work` makes greedy answers faster: after the first of them, a piece at a time is done on the
+    engine's thread while no request is there.
     """
 
     def __init__(
@@ -55,13 +58,14 @@ class Engine:
         prefix_files: PageFiles | None = None,
         prefix_root: bytes = b"",
         speculator: Speculator | None = None,
+        spare_work: Iterator[None] | None = None,
     ) -> None:
         self._decoder = decoder
         self.context = context or decoder.config.context_length
         self._process = os.getpid()
         limits = limits or Limits(step_rows=decoder.max_rows)
         prefixes = Prefixes(decoder, prefix_bytes, shortest_prefix, prefix_files)
-        self._worker = Worker(decoder, limits, prefixes, prefix_root, speculator)
+        self._worker = Worker(decoder, limits, prefixes, prefix_root, speculator, spare_work)
         # A daemon, so that a forgotten model does not keep the program from ending. The finalizer stops it
         # when the engine is collected or the interpreter ends: the thread holds the worker, not the engine.
         thread = threading.Thread(target=self._worker.run, name="gemlet-engine", daemon=True)

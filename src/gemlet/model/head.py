@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemlet.errors import GemletError
 from gemlet.formats.safetensors import read_arrays, write_safetensors
@@ -13,7 +15,7 @@ from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Weights
 from gemlet.ops.batch import Batch
 from gemlet.ops.packed import Packed
-from gemlet.ops.sketch import ARRAYS, HeadSketch, build_sketch, can_sketch
+from gemlet.ops.sketch import ARRAYS, HeadSketch, Pieces, build_sketch, can_sketch
 
 VERSION = "1"
 """Of the kept file; raised when the layout or the way it is made change."""
@@ -25,54 +27,51 @@ LEAST_SHARE = 0.5
 """Of all weights, from which a head has a sketch: a smaller one gains less than its memory is worth."""
 
 
+READ_ROWS = 64
+"""A step's of the samples: few, so that a request need not wait long for one."""
+
+
 def head_of(weights: Weights) -> Packed:
     """The matrix that turns hidden states into logits: the embedding, unless there is another."""
     return weights.packed.get("output", weights.packed["token_embd"])
 
 
 def use_sketch(
-    decoder: Decoder,
-    weights: Weights,
-    samples: Callable[[], Sequence[int]],
-    path: Path | None,
-    progress: Callable[[int, int], None] | None = None,
-) -> str | None:
-    """Give the decoder a sketch of its head, from the file at `path` or made now and kept there.
+    decoder: Decoder, weights: Weights, samples: Callable[[], Sequence[int]], path: Path | None
+) -> Pieces[None]:
+    """Give the decoder the sketch of its head that is kept at `path`, or make one and keep it there.
 
     samples: gives ids of typical text, which it is fitted to; what is unlike them is only slower. Does
-    nothing for a head that is small, or small beside the other weights. progress: called with the head's
-    elements done and in all while one is made. Returns a line a person should see when the sketch cannot be
-    kept.
+    nothing for a head that is small, or small beside the other weights. A kept one is there after the first
+    piece. One that cannot be kept, for want of room or rights, serves as long as the decoder.
     """
     head = head_of(weights)
     if head.nbytes < max(LEAST_BYTES, LEAST_SHARE * weights.nbytes) or not can_sketch(head):
-        return None
+        return
     sketch = None if path is None else read_sketch(path, weights)
     if sketch is not None:
         decoder.use_sketch(sketch)
-        return None
-    sketch = build_sketch(head, hidden_states(decoder, samples()), progress)
+        return
+    yield
+    sketch = yield from build_sketch(head, (yield from hidden_states(decoder, samples())))
     if sketch is None:
-        return None
+        return
     decoder.use_sketch(sketch)
-    if path is None:
-        return None
-    try:
-        write_sketch(path, sketch, weights)
-    except OSError as error:
-        return f"the sketch of the head cannot be kept in {path.parent}: {error.strerror or error}"
-    return None
+    if path is not None:
+        with suppress(OSError):
+            write_sketch(path, sketch, weights)
 
 
-def hidden_states(decoder: Decoder, ids: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def hidden_states(decoder: Decoder, ids: Sequence[int]) -> Pieces[NDArray[np.float32]]:
     """Final hidden states of all ids, float32 [len(ids), hidden_size], read as texts of 1,024 tokens."""
     parts = []
     length = min(1024, decoder.config.context_length)
     for start in range(0, len(ids), length):
         state, text = decoder.new_state(), ids[start : start + length]
-        for first in range(0, len(text), decoder.max_rows):
-            piece = text[first : first + decoder.max_rows]
+        for first in range(0, len(text), READ_ROWS):
+            piece = text[first : first + READ_ROWS]
             parts.append(decoder.step(Batch.of([(state, piece)], logits="none", hidden="all")).hidden)
+            yield
     return np.concatenate(parts)
 
 

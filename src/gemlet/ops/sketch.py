@@ -10,9 +10,9 @@ Any M gives correct bounds, so what it was fitted to can only make it slower.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,16 @@ FINE_STEP = 0.13
 """Of the coarse step; 16 of them reach beyond half a coarse step, for what lies outside the codes' range."""
 
 _STEPS = {4: 0.37, 2: 1.15}  # of the standard deviation: near the least error, coarse and fine
-_SLICE = 4096
+_SLICE = 2048
 _TERMS = 128  # products summed in float32 before they are joined in float64
 _UNIT = 2.0**-24
 
 TOP = 16
 """Of the 64 largest it reads half the bytes, but took as long as the whole head where it was measured."""
+
+T = TypeVar("T")
+Pieces = Generator[None, None, T]
+"""Work that stops after every piece of some hundredths of a second, and what it gives in the end."""
 
 ARRAYS = ("panels", "fine", "drops", "inverse", "steps", "centres")
 
@@ -65,53 +69,65 @@ class HeadSketch:
         return sum(array.nbytes for array in self.arrays.values())
 
 
+def finish(work: Pieces[T]) -> T:
+    """Do all the pieces."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            given: T = end.value
+            return given
+
+
 def can_sketch(head: Packed) -> bool:
     """Whether the native executor can use a sketch of this head."""
     return head.format in ("i4", "i8", "i8h")
 
 
-def build_sketch(
-    head: Packed, hidden: Float32, progress: Callable[[int, int], None] | None = None
-) -> HeadSketch | None:
+def build_sketch(head: Packed, hidden: Float32) -> Pieces[HeadSketch | None]:
     """The sketch of a head, fitted to final hidden states [n, columns]; None where it could not help.
 
-    Takes seconds: a product of the head with a square matrix. progress: called with its elements done and in
-    all.
+    Takes seconds, for a product of the head with a square matrix.
     """
     if not can_sketch(head) or not np.isfinite(hidden).all() or not hidden.any():
         return None
     every = max(1, head.rows // _SLICE // 8)
-    sample = np.concatenate([rows for i, rows in enumerate(_slices(head)) if i % every == 0])
+    parts = []
+    for start in range(0, head.rows, every * _SLICE):
+        parts.append(_rows(head, start))
+        yield
+    sample = np.concatenate(parts)
     mean = sample.mean(axis=0, dtype=np.float64)
+    yield
     inverse, transform = _transform(hidden, sample, mean)
+    yield
     fit = _Fit.of(head, sample, inverse, transform)
     arrays = fit.empty_arrays()
     largest = longest = 0.0
-    for i, rows in enumerate(_slices(head)):
-        part, reach, length = fit.encode(rows)
+    for start in range(0, head.rows, _SLICE):
+        yield
+        part, reach, length = fit.encode(_rows(head, start))
         largest, longest = max(largest, reach), max(longest, length)
         for name, array in part.items():
-            first = i * _SLICE // (PANEL if name == "panels" else 1)
+            first = start // PANEL if name == "panels" else start
             arrays[name][first : first + len(array)] = array
-        if progress is not None:
-            progress(min((i + 1) * _SLICE, head.rows) * head.columns, head.rows * head.columns)
     bounds = (float(fit.fine_step), _up(fit.slack(head, longest)), _up(largest))
     if not all(np.isfinite(bounds)) or longest > 1e9:
         return None
     return HeadSketch(head.rows, head.columns, fit.bytes, fit.nibbles, arrays, bounds)
 
 
-def _slices(head: Packed) -> Iterator[Float32]:
-    for start in range(0, head.rows, _SLICE):
-        first, last = start // PANEL, -(-min(start + _SLICE, head.rows) // PANEL)
-        arrays = {name: array[first:last] for name, array in head.arrays.items()}
-        yield unpack(Packed(head.format, min(_SLICE, head.rows - start), head.columns, arrays))
+def _rows(head: Packed, start: int) -> Float32:
+    """A slice of the head that begins at row `start`."""
+    first, last = start // PANEL, -(-min(start + _SLICE, head.rows) // PANEL)
+    arrays = {name: array[first:last] for name, array in head.arrays.items()}
+    return unpack(Packed(head.format, min(_SLICE, head.rows - start), head.columns, arrays))
 
 
 def _transform(hidden: Float32, sample: Float32, mean: Float64) -> tuple[Float32, Float64]:
     """The inverse in float32, and what it is the inverse of, to float64."""
-    states, rows = hidden.astype(np.float64), sample.astype(np.float64) - mean
-    of_states, of_rows = states.T @ states / len(states), rows.T @ rows / len(rows)
+    states, rows = hidden.astype(np.float64), sample - mean.astype(np.float32)
+    of_states, of_rows = states.T @ states / len(states), (rows.T @ rows).astype(np.float64) / len(rows)
     columns = len(of_states)
     of_states += np.eye(columns) * (SHRINKAGE * np.trace(of_states) / columns)
     lower = np.linalg.cholesky(of_states)

@@ -17,6 +17,7 @@ from gemlet.model.decoder import Decoder
 from gemlet.model.head import use_sketch
 from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
+from gemlet.ops.sketch import Pieces
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir, read_settings
 from gemlet.text.template import template_sha256
@@ -76,7 +77,8 @@ def load(
     drafts = settings["drafts"].value if draft is None else draft
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
-    from_head = sketch_head(decoder, loaded, weights, progress)
+    spare_work = sketch_head(decoder, loaded, weights)
+    next(spare_work, None)  # a kept one is used from the start
     return Model(
         decoder,
         tokenizer,
@@ -86,9 +88,10 @@ def load(
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter, *from_head),
+        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
         speculator=_speculator(drafts, threads, tokenizer, progress),
         adapter=adapter,
+        spare_work=spare_work,
     )
 
 
@@ -101,22 +104,19 @@ def _prefix_files(limit: int) -> PageFiles | None:
     return PageFiles(prefix_dir(), limit) if limit else None
 
 
-def sketch_head(
-    decoder: Decoder, loaded: Loaded, weights: str = "auto", progress: Progress | None = None
-) -> tuple[str, ...]:
+def sketch_head(decoder: Decoder, loaded: Loaded, weights: str = "auto") -> Pieces[None]:
     """Make tokens cheaper where only the largest logits are needed, if the settings let it.
 
-    Takes seconds, once for a model loaded with these `weights`. Returns what a person should be told.
+    Takes seconds, once for a model loaded with these `weights`; a kept sketch is used at once.
     """
     if not read_settings()["head_sketch"].value:
-        return ()
+        return
 
     def samples() -> list[int]:
         return _tokenizer(loaded).encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
 
     path = packed_path(loaded.facts.path, weights, cache_dir()).with_suffix(".head")
-    note = use_sketch(decoder, loaded.weights, samples, path, progress)
-    return () if note is None else (note,)
+    yield from use_sketch(decoder, loaded.weights, samples, path)
 
 
 def _tokenizer(loaded: Loaded) -> Tokenizer:

@@ -186,7 +186,8 @@ class Completion:
 class TokenEvent:
     """One token of a streamed answer. `text` may be empty while a character is incomplete.
 
-    `index` is the choice (0 to n-1); `completion` is set on the last event of a choice.
+    `index` is the choice (0 to n-1); `completion` is set on the last event of a choice. `top` holds the
+    likeliest tokens where log-probabilities were asked for.
     """
 
     text: str
@@ -194,6 +195,7 @@ class TokenEvent:
     logprob: float | None
     index: int = 0
     completion: Completion | None = None
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

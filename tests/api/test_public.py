@@ -102,7 +102,7 @@ def test_load_has_the_documented_parameters():
             "text token_ids finish_reason stop_reason tool_calls logprobs seed sampling usage timings "
             "normalisations manifest",
         ),
-        (gemlet.TokenEvent, "text token_id logprob index completion"),
+        (gemlet.TokenEvent, "text token_id logprob index completion top"),
         (gemlet.Message, "role content tool_calls tool_call_id name"),
         (gemlet.Score, "logprob token_ids token_logprobs is_greedy"),
         (

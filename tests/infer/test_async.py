@@ -169,3 +169,26 @@ def test_closed_while_the_request_is_prepared(model, monkeypatch):
         assert model._engine.counts() == (0, 0)
 
     asyncio.run(work())
+
+
+def test_a_stream_tells_how_much_of_its_prompt_is_read(model):
+    async def work():
+        stream = model.agenerate([2] + [300] * 150, max_tokens=3, seed=1, stream=True)
+        assert stream.progress == (0, 0)
+        await stream
+        seen = [stream.progress]
+        async for event in stream:
+            seen.append(stream.progress)
+            assert len(event.top) == 0
+        return seen
+
+    seen = asyncio.run(work())
+    assert all(total == 151 for _, total in seen) and seen == sorted(seen)
+    assert len(seen) == 4 and seen[1:] == [(151, 151)] * 3
+
+
+def test_streamed_tokens_carry_their_alternatives(model):
+    events = list(model.generate(PROMPT, max_tokens=4, seed=1, logprobs=2, stream=True))
+    logprobs = events[-1].completion.logprobs
+    assert [event.top for event in events] == [token.top for token in logprobs]
+    assert all(len(event.top) == 2 for event in events)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from gemlet.errors import InvalidRequestError
-from gemlet.infer import chat as chat_module
-from tests.infer.fake_model import VOCABULARY, fake_model
+from gemlet.infer import reading as reading_module
+from tests.infer.fake_model import VOCABULARY, fake_decoder, fake_model
 from tests.infer.fakes import hidden_after, logits_after
+from tests.infer.test_leaving import idle
 
 PROMPT = "The area of a wide room"
 
@@ -37,7 +40,7 @@ def test_logits(model):
 
 
 def test_too_many_logits_must_name_positions(model, monkeypatch):
-    monkeypatch.setattr(chat_module, "MAX_LOGITS_BYTES", 4 * VOCABULARY * 5)
+    monkeypatch.setattr(reading_module, "MAX_LOGITS_BYTES", 4 * VOCABULARY * 5)
     assert model.logits([2] * 5).shape == (5, VOCABULARY)
     with pytest.raises(InvalidRequestError, match="6 positions") as caught:
         model.logits([2] * 6)
@@ -113,7 +116,39 @@ def test_embed(model):
         hidden = [hidden_after(ids[: i + 1]) for i in range(len(ids))]
         mean = np.mean(hidden[1:] or hidden, axis=0, dtype=np.float64)
         assert vector == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+    assert np.array_equal(model.embed([model.tokenize(text) for text in texts]), vectors)
+    assert np.array_equal(asyncio.run(model.aembed(texts)), vectors)
     assert model.embed([]).shape == (0, model.config.hidden_size)
-    for wrong in ("text", [1]):
+    for wrong in ("text", [1], [[]]):
         with pytest.raises(InvalidRequestError):
             model.embed(wrong)
+
+
+@pytest.mark.parametrize("top", [0, 3])
+def test_prompt_logprobs(model, top):
+    ids = [2, 300, 301, 302, 310]
+    tokens = model.prompt_logprobs(ids, top)
+    assert [token.token_id for token in tokens] == ids[1:]
+    rows = rows_by_hand(ids).astype(np.float64)
+    for token, row in zip(tokens, rows, strict=False):
+        logprobs = row - np.log(np.exp(row - row.max()).sum()) - row.max()
+        assert token.logprob == pytest.approx(logprobs[token.token_id], abs=1e-5)
+        assert [one.token_id for one in token.top] == np.argsort(-row, kind="stable")[:top].tolist()
+        # A reader that looks for a token among the likeliest compares the numbers.
+        assert all(one.logprob == token.logprob for one in token.top if one.token_id == token.token_id)
+    assert model.score(ids[:1], ids[1:]).token_logprobs == tuple(token.logprob for token in tokens)
+    assert asyncio.run(model.aprompt_logprobs(ids, top)) == tokens
+    assert model.prompt_logprobs([2]) == ()
+
+
+def test_cancelled_readings_leave_the_engine():
+    async def work(model):
+        task = asyncio.ensure_future(model.aembed([[2] * 200] * 5))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with fake_model(fake_decoder(delay=0.01)) as model:
+        asyncio.run(work(model))
+        idle(model)

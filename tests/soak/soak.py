@@ -2,9 +2,9 @@
 
 Usage: soak.py [--minutes 30] [-m REF] [--context 2048] [--seed N]
 Prompts of random length, many of them with a beginning in common, sampled and greedy, several choices,
-log-probabilities, scores and logits, more than the queue holds, and some cancelled in mid-answer; with drafts
-and the sketch of the head. A part of them is run again alone, on an engine that reuses nothing, drafts
-nothing and reads the whole head: every token, number and bit must be the same.
+log-probabilities, scores and logits, more than the queue holds, and some cancelled in mid-answer; with
+drafts, the sketch of the head, and two adapters beside none. A part of them is run again alone, on an engine that
+reuses nothing, drafts nothing and reads the whole head: every token, number and bit must be the same.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from gemlet.errors import QueueFullError
+from gemlet.infer.adapters import Adapters, LoadedAdapter
 from gemlet.infer.engine import Engine, Ticket
 from gemlet.infer.requests import (
     AnswerRequest,
@@ -44,11 +48,15 @@ from gemlet.store.load import sketch_head
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir
 from gemlet.types import Sampling
+from tests.adapters import config_of, tensors_of, write_adapter
 
 IN_FLIGHT = 12
 WAITING = 6
 PREFIX_BYTES = 24 * 2**20
 """Small, so that states are put out all the time and memory has reached its height early."""
+
+ADAPTERS = {"narrow": 4, "wide": 16}
+"""Names and ranks."""
 
 SAMPLINGS = (
     Sampling(temperature=0.0),
@@ -106,10 +114,16 @@ class Report:
 
 
 class Maker:
-    """Random requests. `context`: positions one may take at most."""
+    """Random requests. `context`: positions one may take at most. `adapters`: what they choose from."""
 
-    def __init__(self, config: ModelConfig, context: int, rng: random.Random) -> None:
-        self.config, self.context, self.rng = config, context, rng
+    def __init__(
+        self,
+        config: ModelConfig,
+        context: int,
+        rng: random.Random,
+        adapters: Sequence[LoadedAdapter | None] = (None,),
+    ) -> None:
+        self.config, self.context, self.rng, self.adapters = config, context, rng, adapters
         self.beginnings = [self._ids(length) for length in (context // 8, context // 3, context // 2)]
 
     def _ids(self, count: int) -> tuple[int, ...]:
@@ -136,13 +150,15 @@ class Maker:
             stop_ids=frozenset(self.config.stop_ids) if rng.random() < 0.5 else frozenset(),
             logprobs=logprobs,
             priority=rng.choice([0, 0, 0, 1, -1]),
+            adapter=rng.choice(self.adapters),
         )
         cancel = rng.randint(0, tokens) if rng.random() < 0.3 else None
         return Running(request, cancel_after=cancel)
 
     def _prompt(self, ids: tuple[int, ...]) -> PromptRequest:
         if len(ids) > 1 and self.rng.random() < 0.5:
-            return PromptRequest(ids, score_from=self.rng.randint(1, len(ids) - 1))
+            start, adapter = self.rng.randint(1, len(ids) - 1), self.rng.choice(self.adapters)
+            return PromptRequest(ids, score_from=start, top=self.rng.choice([0, 2]), adapter=adapter)
         positions = sorted(self.rng.sample(range(len(ids)), min(len(ids), 3)))
         return PromptRequest(ids, logits=tuple(positions))
 
@@ -155,27 +171,57 @@ def soak(
     config, rng = loaded.facts.config, random.Random(seed)
     context = min(context, config.context_length)
     crowd, alone = (Decoder(config, loaded.weights) for _ in range(2))
+    adapters = [_adapters(decoder, loaded.weights.sha256, seed) for decoder in (crowd, alone)]
     finish(sketch_head(crowd, loaded))
     limits = Limits(crowd.max_rows, sequences=8, waiting=WAITING, bytes=5 * crowd.kv_bytes(context))
     speculator = AdaptiveSpeculator()
     engine = Engine(
         crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES, speculator=speculator
     )
-    single = Engine(alone, context=context, prefix_bytes=0)
+    single = Single(Engine(alone, context=context, prefix_bytes=0), adapters[1])
+    choices = (None, None, *(adapters[0].find(name) for name in ADAPTERS))
     try:
-        report = _drive(engine, single, Maker(config, context, rng), seconds, say)
+        report = _drive(engine, single, Maker(config, context, rng, choices), seconds, say)
         assert engine.counts() == (0, 0), f"sequences are left: {engine.counts()}"
     finally:
         engine.close()
-        single.close()
+        single.engine.close()
     # Peaks differ by the states that happen to be held at once; a leak grows with every request.
     allowed = max(8 << 20, 2 * limits.bytes // 5 if limits.bytes else 0)
     assert report.growth() <= allowed, f"memory grew: {report.line()}"
     return report
 
 
+def _adapters(decoder: Decoder, weights_sha256: str, seed: int) -> Adapters:
+    """Random ones of two ranks."""
+    adapters, rng = Adapters(decoder, weights_sha256), np.random.default_rng(seed)
+    with TemporaryDirectory() as folder:
+        for name, rank in ADAPTERS.items():
+            tensors = tensors_of(decoder.config, rng, rank)
+            adapters.load(write_adapter(Path(folder) / name, config_of(rank), tensors, weights_sha256))
+    return adapters
+
+
+@dataclass(frozen=True)
+class Single:
+    """The engine that a request has to itself, with the same adapters."""
+
+    engine: Engine
+    adapters: Adapters
+
+    def run(self, request: Request) -> Running:
+        if request.adapter is not None:
+            request = replace(request, adapter=self.adapters.find(request.adapter.info.name))
+        one, arrived = Running(request), queue.Queue[Event]()
+        self.engine.submit(request, arrived.put)
+        while one.open:
+            one.events.append(arrived.get(timeout=120))
+            assert not isinstance(one.events[-1], Failed), f"alone: {one.request}: {one.events[-1]}"
+        return one
+
+
 def _drive(
-    engine: Engine, single: Engine, maker: Maker, seconds: float, say: Callable[[str], None]
+    engine: Engine, single: Single, maker: Maker, seconds: float, say: Callable[[str], None]
 ) -> Report:
     report, running, arrived = Report(), list[Running](), queue.Queue[tuple[Running, Event]]()
     began = told = time.monotonic()
@@ -212,28 +258,19 @@ def _submit(
     return True
 
 
-def _finish(one: Running, single: Engine, rng: random.Random, report: Report) -> None:
+def _finish(one: Running, single: Single, rng: random.Random, report: Report) -> None:
     report.requests += 1
     report.tokens += sum(isinstance(event, Token) for event in one.events)
     report.cancelled += any(isinstance(event, Cancelled) for event in one.events)
     if rng.random() < 0.3:
         report.compared += 1
-        expected = _run_alone(single, one.request)
+        expected = single.run(one.request)
         found, wanted = (results(running) for running in (one, expected))
         assert found.keys() <= wanted.keys(), one.request
         for index, values in found.items():
             whole = not any(isinstance(e, Cancelled) and e.index == index for e in one.events)
             same = values == (wanted[index] if whole else wanted[index][: len(values)])
             assert same, f"another result than alone, choice {index} of {one.request}"
-
-
-def _run_alone(single: Engine, request: Request) -> Running:
-    one, arrived = Running(request), queue.Queue[Event]()
-    single.submit(request, arrived.put)
-    while one.open:
-        one.events.append(arrived.get(timeout=120))
-        assert not isinstance(one.events[-1], Failed), f"alone: {one.request}: {one.events[-1]}"
-    return one
 
 
 def results(one: Running) -> dict[int, list[Any]]:
@@ -244,7 +281,8 @@ def results(one: Running) -> dict[int, list[Any]]:
             value = (event.token_id, event.logprob, event.top, event.finish)
             found.setdefault(event.index, []).append(value)
         elif isinstance(event, Outputs):
-            found[0] = [event.logits.tobytes(), event.hidden.tobytes(), event.logprobs, event.greedy]
+            numbers = event.logprobs, event.greedy, event.top
+            found[0] = [event.logits.tobytes(), event.hidden.tobytes(), *numbers]
     return found
 
 

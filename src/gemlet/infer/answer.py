@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gemlet.errors import GemletError, ModelClosedError
@@ -55,9 +55,19 @@ class Answer:
         self._choices = [_Choice(TextStream(tokenizer, prepared.stop)) for _ in range(prepared.request.n)]
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._request.ids)
+
+    @property
     def completions(self) -> list[Completion]:
         """The choices that have ended, in their order."""
         return [choice.completion for choice in self._choices if choice.completion is not None]
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token of it has come."""
+        return any(choice.token_ids for choice in self._choices)
 
     @property
     def finished(self) -> bool:
@@ -84,8 +94,10 @@ class Answer:
         choice.last_at = event.at
         choice.drafted, choice.accepted = event.drafted, event.accepted
         choice.token_ids.append(event.token_id)
+        top: tuple[TokenLogprob, ...] = ()
         if event.logprob is not None:
-            choice.logprobs.append(self._logprob(event))
+            choice.logprobs.append(token_logprob(self._tokenizer, event.token_id, event.logprob, event.top))
+            top = choice.logprobs[-1].top
         stopped_by_id = event.finish == "stop"
         text = "" if stopped_by_id else choice.stream.push(event.token_id)
         if event.finish is not None:
@@ -98,7 +110,7 @@ class Answer:
                 self._cancel(event.index)
         elif event.finish is not None:
             completion = self._complete(event.index, event.finish, event.token_id if stopped_by_id else None)
-        return TokenEvent(text, event.token_id, event.logprob, event.index, completion)
+        return TokenEvent(text, event.token_id, event.logprob, event.index, completion, top)
 
     def _cancelled(self, index: int) -> TokenEvent | None:
         choice = self._choices[index]
@@ -143,13 +155,14 @@ class Answer:
             cache_miss_reason=None if self._started is None else self._started.cache_miss_reason,
         )
 
-    def _logprob(self, event: Token) -> TokenLogprob:
-        assert event.logprob is not None
-        top = tuple(TokenLogprob(self._piece(token), token, value) for token, value in event.top)
-        return TokenLogprob(self._piece(event.token_id), event.token_id, event.logprob, top)
 
-    def _piece(self, token: int) -> str:
-        return self._tokenizer.piece(token).decode("utf-8", errors="replace")
+def token_logprob(
+    tokenizer: Tokenizer, token_id: int, logprob: float, top: Iterable[tuple[int, float]] = ()
+) -> TokenLogprob:
+    """A token with its log-probability and those of the likeliest, as (id, logprob) pairs."""
+    token = tokenizer.piece(token_id).decode("utf-8", errors="replace")
+    alternatives = tuple(token_logprob(tokenizer, other, value) for other, value in top)
+    return TokenLogprob(token, token_id, logprob, alternatives)
 
 
 def outputs_of(event: Event) -> Outputs | None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gemlet.errors import ConversationError, InvalidRequestError
+from gemlet.errors import ConversationError
 from gemlet.infer.adapters import Adapters
 from gemlet.infer.answer import Answer, Prepared
 from gemlet.infer.cache import PageFiles, root_key
@@ -25,9 +22,10 @@ from gemlet.infer.options import (
     prepare,
     refuse_unsupported,
 )
-from gemlet.infer.requests import PromptRequest, Sink
+from gemlet.infer.reading import PromptReading
+from gemlet.infer.requests import Sink
 from gemlet.infer.scheduler import Limits
-from gemlet.infer.scoring import TextOrIds, as_score, read_prompts, score_request
+from gemlet.infer.scoring import TextOrIds
 from gemlet.infer.speculate import Speculator
 from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
 from gemlet.infer.worker import Decoder
@@ -35,18 +33,12 @@ from gemlet.model.adapters import AdapterFile
 from gemlet.model.config import ModelConfig
 from gemlet.text.template import Rendered, render, render_base
 from gemlet.text.tokenizer import Tokenizer
-from gemlet.types import AdapterInfo, Completion, Manifest, Message, Sampling, Score
+from gemlet.types import AdapterInfo, Completion, Manifest, Message, Sampling
 
 Messages = Sequence[Message | Mapping[str, Any]]
 
-MAX_LOGITS_BYTES = 2 * 2**30
-"""Logits that are given without naming positions."""
 
-AT_ONCE = 32
-"""Prompts that `score_many` and `embed` keep in the engine."""
-
-
-class Model:
+class Model(PromptReading):
     """An open model. A context manager, safe to use from several threads; `gemlet.load` makes one.
 
     `sampling` holds its defaults, `context` the positions a request may take, `reference` how it was named,
@@ -225,66 +217,6 @@ class Model:
         refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
         options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
         return self._answer_async(lambda: self._reply(messages, options), n, stream)
-
-    def logits(
-        self, ids: Sequence[int], positions: Sequence[int] | None = None, *, adapter: str | None = None
-    ) -> NDArray[np.float32]:
-        """Logits after each token: float32 [len(ids), vocab], or [len(positions), vocab] for those positions.
-
-        A negative position counts from the end. More than 2 GiB without naming positions is an
-        InvalidRequestError.
-        """
-        ids = check_ids(ids)
-        if positions is None:
-            size = 4 * len(ids) * self.config.vocab_size
-            if size > MAX_LOGITS_BYTES:
-                hint = "name the positions that are needed"
-                raise InvalidRequestError(f"the logits of {len(ids)} positions take {size} bytes", hint=hint)
-            positions = range(len(ids))
-        wanted = [p + len(ids) if p < 0 else p for p in check_ids(positions)]
-        if not wanted:
-            return np.empty((0, self.config.vocab_size), np.float32)
-        rows = sorted(set(wanted))
-        request = PromptRequest(tuple(ids), logits=tuple(rows), adapter=self._adapters.find(adapter))
-        (outputs,) = read_prompts(self._engine, [request], 1)
-        if wanted == rows:
-            return outputs.logits
-        return outputs.logits[np.searchsorted(rows, wanted)]
-
-    def score(self, context: TextOrIds, continuation: TextOrIds, *, adapter: str | None = None) -> Score:
-        """The log-probability of a continuation, by lm-eval's rule for text; ids are taken as they are."""
-        return self.score_many([(context, continuation)], adapter=adapter)[0]
-
-    def score_many(
-        self, pairs: Iterable[tuple[TextOrIds, TextOrIds]], *, adapter: str | None = None
-    ) -> list[Score]:
-        """The score of each (context, continuation), computed together where there are several."""
-        loaded = self._adapters.find(adapter)
-        requests = [
-            replace(score_request(self.tokenizer, context, continuation), adapter=loaded)
-            for context, continuation in pairs
-        ]
-        outputs = read_prompts(self._engine, requests, AT_ONCE)
-        return [as_score(request, output) for request, output in zip(requests, outputs, strict=True)]
-
-    def embed(self, texts: Sequence[str], *, adapter: str | None = None) -> NDArray[np.float32]:
-        """The mean of the final hidden states of each text's tokens, unit length: float32 [n, hidden].
-
-        The BOS is left out of the mean, unless the text has nothing else.
-        """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise InvalidRequestError("texts must be a list of texts")
-        prompts = [self.tokenize(text) for text in texts]
-        loaded = self._adapters.find(adapter)
-        requests = [
-            PromptRequest(tuple(ids), hidden=tuple(range(1, len(ids))) or (0,), adapter=loaded)
-            for ids in prompts
-        ]
-        result = np.empty((len(requests), self.config.hidden_size), np.float32)
-        for i, outputs in enumerate(read_prompts(self._engine, requests, AT_ONCE)):
-            mean = outputs.hidden.mean(axis=0, dtype=np.float64)
-            result[i] = mean / np.linalg.norm(mean)
-        return result
 
     def tokenize(self, text: str, bos: bool = True) -> list[int]:
         """The ids of a text; control tokens it spells out stay text. TextError for what has no encoding."""

@@ -31,6 +31,10 @@ class Ticket:
     engine: Engine
     id: int
 
+    def read(self) -> int:
+        """Tokens of the prompt that have been read, and of the first choice's answer."""
+        return self.engine._worker.read(self.id)
+
     def cancel(self, index: int | None = None) -> None:
         """End the request, or one of its choices, within one step. Nothing happens when it has ended."""
         self.engine._cancel(self.id, index)

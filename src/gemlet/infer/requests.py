@@ -51,13 +51,14 @@ class PromptRequest:
     """Read a prompt and give numbers of its positions, which are ascending.
 
     `logits`, `hidden`: positions whose row is wanted. `score_from`: index, at least 1, of the first token
-    whose log-probability, given those before it, is wanted.
+    whose log-probability, given those before it, is wanted; `top`: alternatives reported with each.
     """
 
     ids: tuple[int, ...]
     logits: tuple[int, ...] = ()
     hidden: tuple[int, ...] = ()
     score_from: int | None = None
+    top: int = 0
     priority: int = 0
     adapter: LoadedAdapter | None = None
 
@@ -89,6 +90,11 @@ class PromptRequest:
 
 
 Request = AnswerRequest | PromptRequest
+
+
+def adapter_key(request: Request) -> bytes:
+    """What sets the states of requests with different adapters apart."""
+    return b"" if request.adapter is None else request.adapter.info.sha256.encode()
 
 
 @dataclass(frozen=True)
@@ -129,13 +135,15 @@ class Outputs:
     """What a PromptRequest asked for.
 
     logits: float32 [positions, vocab]. hidden: float32 [positions, hidden_size]. `logprobs`, and `greedy`
-    (whether the token is the likeliest), have one item for each token from `score_from` on.
+    (whether the token is the likeliest) and `top`, (id, logprob) pairs, have one item for each token from
+    `score_from` on.
     """
 
     logits: NDArray[np.float32]
     hidden: NDArray[np.float32]
     logprobs: tuple[float, ...]
     greedy: tuple[bool, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True)

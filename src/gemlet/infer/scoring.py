@@ -69,6 +69,37 @@ def read_prompts(engine: Engine, requests: Iterable[PromptRequest], at_once: int
             ticket.cancel()
 
 
+async def read_prompts_async(
+    engine: Engine, requests: Iterable[PromptRequest], at_once: int
+) -> list[Outputs]:
+    """The same for an event loop, all at the end. Cancelling the task that waits cancels the requests."""
+    import asyncio
+
+    loop, places = asyncio.get_running_loop(), asyncio.Semaphore(at_once)
+
+    async def read(request: PromptRequest) -> Outputs:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def sink(event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        async with places:
+            ticket = engine.submit(request, sink)
+            try:
+                while (outputs := outputs_of(await events.get())) is None:
+                    pass
+                return outputs
+            finally:
+                ticket.cancel()
+
+    reading = [asyncio.ensure_future(read(request)) for request in requests]
+    try:
+        return list(await asyncio.gather(*reading))
+    finally:
+        for task in reading:
+            task.cancel()
+
+
 def _last(events: queue.SimpleQueue[Event]) -> Outputs:
     while (outputs := outputs_of(events.get())) is None:
         pass

@@ -167,6 +167,7 @@ class PromptSequence:
         self._hidden = np.empty((len(request.hidden), hidden_size), np.float32)
         self._logprobs: list[float] = []
         self._greedy: list[bool] = []
+        self._top: list[Alternatives] = []
 
     def tokens(self, start: int, rows: int) -> list[int]:
         """The ids to read at [start, start + rows)."""
@@ -186,12 +187,15 @@ class PromptSequence:
                 self._logits[self._logit_rows[position]] = row
             if position in self._scored:
                 target = self.request.ids[position + 1]
-                self._logprobs.append(logprob(row, target, 0, self._ranking)[0])
+                value, top = logprob(row, target, self.request.top, self._ranking)
+                self._logprobs.append(value)
+                self._top.append(top)
                 self._greedy.append(int(np.argmax(row)) == target)
         for position, row in hidden.items():
             self._hidden[self._hidden_rows[position]] = row
         if finished:
-            self.call.emit(Outputs(self._logits, self._hidden, tuple(self._logprobs), tuple(self._greedy)))
+            numbers = tuple(self._logprobs), tuple(self._greedy), tuple(self._top)
+            self.call.emit(Outputs(self._logits, self._hidden, *numbers))
 
 
 Sequence = AnswerSequence | PromptSequence

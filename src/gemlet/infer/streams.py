@@ -81,11 +81,22 @@ class AsyncAnswerStream:
         self._submit = submit
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._running: tuple[Answer, Ticket] | None = None
+        self._read = 0
         self._closed = False
 
     @property
     def completions(self) -> list[Completion]:
         return [] if self._running is None else self._running[0].completions
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Tokens of the prompt that have been read, and that it has."""
+        if self._running is None:
+            return 0, 0
+        answer, ticket = self._running
+        read = answer.prompt_tokens if answer.begun else min(ticket.read(), answer.prompt_tokens)
+        self._read = max(self._read, read)  # a request that has ended has no state to look at
+        return self._read, answer.prompt_tokens
 
     async def start(self) -> AsyncAnswerStream:
         """Submit the request, unless it runs already."""

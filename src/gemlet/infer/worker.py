@@ -11,7 +11,7 @@ from typing import Protocol
 from gemlet.errors import GemletError, ModelClosedError
 from gemlet.infer.adapters import Adapting
 from gemlet.infer.prefixes import PageJoiner, Prefixes
-from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started
+from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started, adapter_key
 from gemlet.infer.sample import Ranking
 from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
 from gemlet.infer.sequences import (
@@ -84,7 +84,7 @@ class Worker:
                 raise GemletError(f"the engine has stopped: {self._broken!r}", hint="load the model again")
             if self._stopping:
                 raise ModelClosedError("the model is closed", hint="load it again")
-            call = Call(next(self._ids), request, price, sink, self._root + _adapter_key(request))
+            call = Call(next(self._ids), request, price, sink, self._root + adapter_key(request))
             chunk = WIDE_CHUNK if wide else None
             self._scheduler.submit(Job(call.id, request.rows, price, request.priority, chunk))
             self._calls[call.id] = call
@@ -103,6 +103,12 @@ class Worker:
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def read(self, id: int) -> int:
+        """Rows that the first sequence of a request has read, for a person who waits."""
+        sequence = self._sequences.get(id)
+        state = None if sequence is None else sequence.state
+        return 0 if state is None else state.length
 
     def counts(self) -> tuple[int, int]:
         """Sequences that wait and that run."""
@@ -386,11 +392,6 @@ class Worker:
                 self._fail(call, self._broken)
             else:
                 self._cancel(call.id, None)
-
-
-def _adapter_key(request: Request) -> bytes:
-    """What sets the states of requests with different adapters apart."""
-    return b"" if request.adapter is None else request.adapter.info.sha256.encode()
 
 
 def _length(sequence: Sequence) -> int:

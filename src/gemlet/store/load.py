@@ -11,6 +11,7 @@ from gemlet.errors import ContextLengthError, InvalidRequestError, ModelFileErro
 from gemlet.infer.cache import PageFiles
 from gemlet.infer.chat import Model
 from gemlet.infer.draft_model import DraftModel
+from gemlet.infer.scheduler import Limits
 from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.model.adapters import AdapterFile, read_adapter
 from gemlet.model.decoder import Decoder
@@ -42,6 +43,7 @@ def load(
     threads: int | None = None,
     offline: bool | None = None,
     draft: str | os.PathLike[str] | bool | None = None,
+    parallel: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Open a model.
@@ -54,14 +56,14 @@ def load(
     the machine. Of these three, None takes what the settings say. offline: changes nothing yet, since nothing
     is downloaded here. draft: guesses that are checked several a step, which changes the speed and no result:
     True for those that the text itself suggests, a reference for a smaller model with the same tokenizer
-    besides, False for none, None for what the settings say. progress: called with the bytes done and in all
-    while weights are prepared, once.
+    besides, False for none, None for what the settings say. parallel: sequences that run together, 16 by
+    default; others wait. progress: called with the bytes done and in all while weights are prepared, once.
 
     Raises ModelNotFoundError with the next step, ModelFileError naming file and field, InvalidRequestError,
     UnsupportedParameterError for endpoints, ContextLengthError for a context the model lacks;
     InvalidRequestError also for a draft model with another tokenizer.
     """
-    _check_arguments(ref, context, threads, offline, draft)
+    _check_arguments(ref, offline, draft, context=context, threads=threads, parallel=parallel)
     settings = read_settings()
     weights = weights or cast(str, settings["weights"].value)
     limit = context or cast("int | None", settings["context"].value)
@@ -76,7 +78,6 @@ def load(
     tokenizer = _tokenizer(loaded)
     drafts = settings["drafts"].value if draft is None else draft
     decoder = Decoder(config, loaded.weights, threads=threads)
-    from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
     next(spare_work, None)  # a kept one is used from the start
     return Model(
@@ -88,10 +89,11 @@ def load(
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
+        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *(adapter.notices if adapter else ())),
         speculator=_speculator(drafts, threads, tokenizer, progress),
         adapter=adapter,
         spare_work=spare_work,
+        limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
     )
 
 
@@ -175,12 +177,12 @@ def _at_most(most: int, threads: int | None) -> int | None:
     return threads
 
 
-def _check_arguments(ref: object, context: object, threads: object, offline: object, draft: object) -> None:
+def _check_arguments(ref: object, offline: object, draft: object, **counts: object) -> None:
     if ref is not None and not isinstance(ref, (str, os.PathLike)):
         raise InvalidRequestError(f"ref must be text, not {type(ref).__name__}")
     if draft is not None and not isinstance(draft, (str, os.PathLike, bool)):
         raise InvalidRequestError(f"draft must be a model reference, true or false, not {draft!r}")
-    for name, value in (("context", context), ("threads", threads)):
+    for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InvalidRequestError(f"{name} must be a whole number from 1, not {value!r}")
     if offline is not None and not isinstance(offline, bool):

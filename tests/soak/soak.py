@@ -3,8 +3,8 @@
 Usage: soak.py [--minutes 30] [-m REF] [--context 2048] [--seed N]
 Prompts of random length, many of them with a beginning in common, sampled and greedy, several choices,
 log-probabilities, scores and logits, more than the queue holds, and some cancelled in mid-answer; with
-drafts, the sketch of the head, and two adapters beside none. A part of them is run again alone, on an engine that
-reuses nothing, drafts nothing and reads the whole head: every token, number and bit must be the same.
+drafts, the sketch of the head, and two adapters beside none. A part of them is run again alone, on an engine
+that reuses nothing, drafts nothing and reads the whole head: every token, number and bit must be the same.
 """
 
 from __future__ import annotations

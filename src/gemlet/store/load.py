@@ -76,8 +76,8 @@ def load(
         hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
         raise ContextLengthError(limit, config.context_length, hint=hint)
     tokenizer = _tokenizer(loaded)
-    drafts = settings["drafts"].value if draft is None else draft
     decoder = Decoder(config, loaded.weights, threads=threads)
+    from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
     next(spare_work, None)  # a kept one is used from the start
     return Model(
@@ -89,8 +89,8 @@ def load(
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *(adapter.notices if adapter else ())),
-        speculator=_speculator(drafts, threads, tokenizer, progress),
+        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
+        speculator=_speculator(settings["drafts"].value if draft is None else draft, threads, tokenizer, progress),
         adapter=adapter,
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,

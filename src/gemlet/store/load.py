@@ -90,7 +90,7 @@ def load(
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
         notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
-        speculator=_speculator(settings["drafts"].value if draft is None else draft, threads, tokenizer, progress),
+        speculator=_speculator(draft, threads, tokenizer, progress),
         adapter=adapter,
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
@@ -133,6 +133,8 @@ def _tokenizer(loaded: Loaded) -> Tokenizer:
 def _speculator(
     draft: object, threads: int | None, tokenizer: Tokenizer, progress: Progress | None
 ) -> AdaptiveSpeculator | None:
+    if draft is None:
+        draft = read_settings()["drafts"].value
     if isinstance(draft, bool):
         return AdaptiveSpeculator(None) if draft else None
     small = _draft_decoder(os.fspath(cast(str, draft)), threads, tokenizer, progress)

@@ -84,12 +84,15 @@ class StandIn:
 
     def refuse(self, status: int, message: str, **facts: Any) -> None:
         headers = facts.pop("headers", {})
-        error = {"message": message, "type": "error", "param": None, "code": None, **facts}
-        self.answers.append(Answer(status=status, error=error, headers=headers))
+        self.answers.append(Answer(status=status, error={**_error(message), **facts}, headers=headers))
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _error(message: str, code: str | None = None) -> dict[str, Any]:
+    return {"message": message, "type": "error", "param": None, "code": code}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,8 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         key = self.standin.key
         if key is None or self.headers.get("Authorization") == f"Bearer {key}":
             return True
-        error = {"message": "Wrong key.", "type": "authentication_error", "param": None, "code": "invalid_api_key"}
-        self._send_json(401, {"error": error})
+        self._send_json(401, {"error": _error("Wrong key.", "invalid_api_key")})
         return False
 
     def _send_file(self, path: Path) -> None:
@@ -164,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(piece, Prefill):
             self.wfile.write(f": prefill {piece.done}/{piece.total}\n\n".encode())
         elif isinstance(piece, Fault):
-            self._data({"error": {"message": piece.message, "type": "server_error", "param": None, "code": "lost"}})
+            self._data({"error": _error(piece.message, "lost")})
         elif isinstance(piece, UntilGone):
             self.connection.settimeout(30)
             if self.connection.recv(1) == b"":

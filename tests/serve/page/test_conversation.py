@@ -223,7 +223,9 @@ def test_export_to_markdown(it: Visit, standin: StandIn) -> None:
     assert lines[4:] == ["## You", "", "A question?", "", "## gemma-3-270m", "", "A *short* answer."]
 
 
-def test_export_to_json_and_back(it: Visit, standin: StandIn, visit: Callable[..., Visit], tmp_path: Path) -> None:
+def test_export_to_json_and_back(
+    it: Visit, standin: StandIn, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
     standin.say("One.")
     standin.say("Two.")
     it.ask("Number?")

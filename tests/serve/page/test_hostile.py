@@ -112,7 +112,7 @@ def test_the_page_forbids_what_the_filter_would_miss(it: Visit) -> None:
     it.page.evaluate("document.body.click()")
     blocked = it.page.evaluate(
         """() => new Promise((resolve) => {
-            document.addEventListener("securitypolicyviolation", ({effectiveDirective}) => resolve(effectiveDirective));
+            document.addEventListener("securitypolicyviolation", (e) => resolve(e.effectiveDirective));
             const image = new Image();
             image.src = "https://spy.example/pixel.png";
             document.body.append(image);

@@ -29,10 +29,10 @@ def contrast(a: str, b: str) -> float:
 
 def test_colours_follow_the_system_and_the_switch(it: Visit) -> None:
     it.page.emulate_media(color_scheme="dark")
-    it.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    it.expect(it.page.locator("html")).to_have_attribute("data-theme", "dark")
     assert brightness(it.page.evaluate(BACKGROUND)) < 0.05
     it.page.emulate_media(color_scheme="light")
-    it.page.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    it.expect(it.page.locator("html")).to_have_attribute("data-theme", "light")
     assert brightness(it.page.evaluate(BACKGROUND)) > 0.8
     it.button("Colours: as the system").click()
     it.button("Colours: light").click()

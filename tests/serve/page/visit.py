@@ -96,7 +96,7 @@ class Visit:
     def ask(self, text: str) -> None:
         """Send a question and wait until the answer has ended."""
         self.box.fill(text)
-        self.box.press("Enter")
+        self.button("Send").click()
         self.ended()
 
     def ended(self) -> None:

@@ -94,7 +94,7 @@ export class Chat extends EventTarget {
     if (!answer.content && !answered) {
       // Nothing is lost with an answer that never came.
       conversation.messages.delete(answer.id);
-      await this.#keep(() => this.#store.removeMessage(answer.id));
+      this.#keep(() => this.#store.removeMessage(answer.id));
     }
     await this.#answer(conversation, answer.parent);
   }
@@ -141,12 +141,14 @@ export class Chat extends EventTarget {
   async #ask(conversation, parent, text) {
     if (this.runs.has(conversation.meta.id)) return;
     const question = tree.addMessage(conversation, { parent, role: "user", content: text, state: "done" });
-    await this.#keep(() => this.#store.save(conversation));
-    this.changed(conversation.meta.id);
     await this.#answer(conversation, question.id);
   }
 
-  /** @param {Conversation} conversation @param {string} parent  the question */
+  /**
+   * The run is there before anything is awaited: a second request for the same conversation finds it.
+   * @param {Conversation} conversation
+   * @param {string} parent  the question
+   */
   async #answer(conversation, parent) {
     const { model, settings } = conversation.meta;
     const message = tree.addMessage(conversation, {
@@ -160,6 +162,7 @@ export class Chat extends EventTarget {
     this.#tell("run");
     if (conversation === this.current) this.#tell("open");
     await this.#keep(() => this.#store.save(conversation));
+    this.changed(conversation.meta.id);
     try {
       await this.#stream(run, requestBody(conversation, parent));
       message.state = "done";

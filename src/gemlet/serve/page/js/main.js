@@ -112,8 +112,8 @@ async function loadModels() {
   byId("trouble").hidden = true;
   for (;;) {
     try {
-      const models = await listModels();
-      showModel(models);
+      picker.fill(await listModels());
+      showModel();
       return;
     } catch (error) {
       if (error instanceof ApiError && error.status === 401 && (await newKey(false))) continue;
@@ -124,13 +124,11 @@ async function loadModels() {
   }
 }
 
-/** @param {import("./api.js").Model[]} models */
-function showModel(models) {
-  const served = new Set(models.flatMap(({ id, adapters }) => [id, ...adapters.map((name) => `${id}+${name}`)]));
+function showModel() {
   const { meta } = chat.current;
   // What was never asked of a model may be asked of another one.
-  if ((chat.empty && !served.has(meta.model)) || !meta.model) meta.model = models[0]?.id ?? "";
-  picker.fill(models, meta.model);
+  if (picker.first && (!meta.model || (chat.empty && !picker.serves(meta.model)))) meta.model = picker.first;
+  picker.choose(meta.model);
   composer.refresh();
 }
 
@@ -274,9 +272,8 @@ function start() {
     search, escape, editLast: () => !chat.run && thread.target("user")?.startEdit(),
   });
   chat.addEventListener("open", () => {
-    picker.choose(chat.current.meta.model);
+    showModel();
     showTitle();
-    composer.refresh();
   });
   chat.addEventListener("failed", (event) => toast(/** @type {CustomEvent} */ (event).detail));
   /** @type {[string, () => void][]} */

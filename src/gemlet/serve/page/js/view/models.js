@@ -29,10 +29,19 @@ export class ModelPicker {
     return this.#models.find((model) => model.id === this.#model.value) ?? null;
   }
 
-  /** @param {import("../api.js").Model[]} models @param {string} id  the one to show */
-  fill(models, id) {
+  /** The server's first model; empty where it has none. */
+  get first() {
+    return this.#models[0]?.id ?? "";
+  }
+
+  /** @param {import("../api.js").Model[]} models */
+  fill(models) {
     this.#models = models;
-    this.choose(id);
+  }
+
+  /** @param {string} id */
+  serves(id) {
+    return this.#find(id) !== undefined;
   }
 
   /**
@@ -40,8 +49,8 @@ export class ModelPicker {
    * @param {string} id
    */
   choose(id) {
-    const known = this.#models.find((model) => model.id === id || model.adapters.some((name) => `${model.id}+${name}` === id));
-    const base = known?.id ?? (id || this.#models[0]?.id || "");
+    const known = this.#find(id);
+    const base = known?.id ?? id;
     const options = this.#models.map((model) => el("option", { value: model.id }, model.id));
     if (base && !this.#models.some((model) => model.id === base)) {
       options.push(el("option", { value: base }, `${base} (not served)`));
@@ -50,6 +59,11 @@ export class ModelPicker {
     this.#model.replaceChildren(...options);
     this.#model.value = base;
     this.#showAdapters(known && known.id !== id ? id.slice(known.id.length + 1) : "");
+  }
+
+  /** @param {string} id  with or without an adapter */
+  #find(id) {
+    return this.#models.find((model) => model.id === id || model.adapters.some((name) => `${model.id}+${name}` === id));
   }
 
   /** @param {string} chosen */

@@ -27,6 +27,7 @@ export class Chat extends EventTarget {
   runs = new Map();
   #store;
   #askKey;
+  #leaving = false;
   #channel = "BroadcastChannel" in window ? new BroadcastChannel("gemlet") : null;
 
   /**
@@ -126,8 +127,9 @@ export class Chat extends EventTarget {
     this.changed(conversation.meta.id);
   }
 
-  /** Writes every answer that is coming to the store; called when the page may go away. */
-  saveRunning() {
+  /** Writes every answer that is coming to the store; called when the page goes away. */
+  leave() {
+    this.#leaving = true;
     for (const { message } of this.runs.values()) this.#keep(() => this.#store.saveMessages(message));
   }
 
@@ -167,6 +169,8 @@ export class Chat extends EventTarget {
       await this.#stream(run, requestBody(conversation, parent));
       message.state = "done";
     } catch (error) {
+      // The browser cuts the connection of a page that goes away; the next one offers to ask again.
+      if (this.#leaving) return;
       this.#fail(run, error);
     }
     this.runs.delete(conversation.meta.id);

@@ -289,8 +289,9 @@ function start() {
     input.value = "";
   });
   addEventListener("popstate", follow);
-  addEventListener("pagehide", () => chat.saveRunning());
-  // Leaving is allowed at any time: what came of an answer is kept.
+  addEventListener("pagehide", () => chat.leave());
+  // A page that the browser kept frozen has lost its connections and may be out of date.
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible" && !byId("trouble").hidden) loadModels();
   });

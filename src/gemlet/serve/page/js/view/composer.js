@@ -86,8 +86,9 @@ export class Composer {
   #submit() {
     const text = this.#area.value;
     if (!text.trim() || this.#chat.run) return;
-    if (!this.#send(text)) return;
+    // Emptied before: sending opens a conversation, and the box keeps what it holds under the old one.
     this.#area.value = "";
+    if (!this.#send(text)) this.#area.value = text;
     this.#keepDraft();
     fitHeight(this.#area);
     this.refresh();

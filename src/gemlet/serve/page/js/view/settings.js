@@ -83,7 +83,7 @@ export class SettingsPanel {
     const id = `sampling-${name}`;
     const input = /** @type {HTMLInputElement} */ (
       el("input", {
-        id, type: "number", min, max, step: Number.isInteger(step) ? step : "any", placeholder: "model's own",
+        id, type: "number", min, max, step: Number.isInteger(step) ? step : "any", placeholder: "default",
         inputmode: Number.isInteger(step) ? "numeric" : "decimal", "aria-describedby": `${id}-hint`,
         oninput: () => (this.#read(), this.#mark(input)),
       })

@@ -113,8 +113,11 @@ export class Sidebar {
     const link = item.querySelector("a");
     const input = /** @type {HTMLInputElement} */ (el("input", { type: "text", "aria-label": "Title", maxlength: "200" }));
     input.value = link?.title ?? "";
+    let ended = false;
     const end = (keep) => {
-      if (!input.isConnected) return;
+      // Taking the field away takes its focus, which would end it a second time.
+      if (ended) return;
+      ended = true;
       const title = input.value.trim();
       input.remove();
       if (keep && title) this.#actions.rename(id, title);

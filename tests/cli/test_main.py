@@ -48,7 +48,7 @@ def test_an_unknown_verb_suggests_the_near_one(
     assert f"there is no verb '{word}'\n        did you mean: gemlet {near}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["serve", "xyzzy", "--verbose"])
+@pytest.mark.parametrize("word", ["trial", "xyzzy", "--verbose"])
 def test_a_verb_that_does_not_exist_is_unknown(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 2
     assert f"there is no verb '{word}'" in capsys.readouterr().err

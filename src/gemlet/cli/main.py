@@ -17,6 +17,7 @@ from gemlet.version import __version__
 VERBS = {
     "run": "answer one prompt",
     "chat": "talk with the model in the terminal",
+    "serve": "serve models to clients of the OpenAI API",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",

@@ -1,0 +1,218 @@
+"""The routes, and errors as the API's clients read them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from gemlet.errors import GemletError
+from gemlet.infer.chat import Model
+from gemlet.serve import chat, completions
+from gemlet.serve.errors import ApiError, as_api_error
+from gemlet.serve.events import ClientGone, EventStream, while_connected
+from gemlet.serve.guard import Guard, Rules
+from gemlet.serve.registry import Registry
+from gemlet.serve.schema import (
+    MAX_INPUTS,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    TemplateRequest,
+    TokenizeRequest,
+)
+from gemlet.serve.shapes import usage
+from gemlet.version import __version__
+
+PAGE = Path(__file__).with_name("page")
+
+PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+"""The page's own policy is in its head; these are the parts that only an answer can say."""
+
+CLIENT_GONE = 499
+"""Logged for a request whose client did not wait; nobody receives it."""
+
+
+def make_app(
+    models: Iterable[Model], rules: Rules | None = None, log: Callable[[str], None] = lambda line: None
+) -> ASGIApp:
+    """The application that serves open models. It does not close them."""
+    registry = Registry(models)
+    app = FastAPI(title="gemlet", version=__version__, docs_url=None, redoc_url=None)
+    _add_error_handlers(app, log)
+    _add_generation(app, registry)
+    _add_reading(app, registry)
+    _add_models(app, registry)
+    _add_page(app)
+    return Guard(app, rules or Rules(), log)
+
+
+def _add_generation(app: FastAPI, registry: Registry) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, request: Request) -> Any:
+        served = registry.find(body.model)
+        answer = chat.start(served, body)
+        if not body.stream:
+            return await while_connected(request, chat.collect(served, body, answer))
+        await while_connected(request, answer.start())  # what is refused is refused with its status
+        return EventStream(chat.stream(served, body, answer), lambda: answer.progress)
+
+    @app.post("/v1/completions")
+    async def text_completions(body: CompletionRequest, request: Request) -> Any:
+        served = registry.find(body.model)
+        if not body.stream:
+            return await while_connected(request, completions.collect(served, body))
+        answer = completions.start(served, body)
+        await while_connected(request, answer.start())
+        return EventStream(completions.stream(served, body, answer), lambda: answer.progress)
+
+
+def _add_reading(app: FastAPI, registry: Registry) -> None:
+    @app.post("/v1/embeddings")
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Any:
+        served, inputs = registry.find(body.model), body.inputs()
+        if not inputs or len(inputs) > MAX_INPUTS or not all(inputs):
+            raise ApiError(400, f"input must hold 1 to {MAX_INPUTS} texts, none of them empty", param="input")
+        vectors = await while_connected(request, served.model.aembed(inputs, adapter=served.adapter))
+        tokens = sum(len(served.model.tokenize(one) if isinstance(one, str) else one) for one in inputs)
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
+                if body.encoding_format == "base64"
+                else vector.tolist(),
+            }
+            for index, vector in enumerate(vectors)
+        ]
+        counts = usage(tokens, 0)
+        return {
+            "object": "list",
+            "data": data,
+            "model": served.name,
+            "usage": {name: counts[name] for name in ("prompt_tokens", "total_tokens")},
+        }
+
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeRequest) -> Any:
+        model = registry.find(body.model).model
+        return {"tokens": model.tokenize(body.content, bos=bool(body.add_special))}
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest) -> Any:
+        return {"content": registry.find(body.model).model.detokenize(body.tokens)}
+
+    @app.post("/apply-template")
+    async def apply_template(body: TemplateRequest) -> Any:
+        model = registry.find(body.model).model
+        ids = model.render(body.messages, tools=body.tools)
+        return {"prompt": model.detokenize(ids), "tokens": ids}
+
+
+def _add_models(app: FastAPI, registry: Registry) -> None:
+    @app.get("/v1/models")
+    async def models() -> Any:
+        return {"object": "list", "data": [served.describe() for served in registry.all()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Any:
+        known = {served.name: served for served in registry.all()}
+        if name not in known:
+            message = f"there is no model {name!r}; served: {', '.join(known)}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return known[name].describe()
+
+    @app.get("/health")
+    async def health() -> Any:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> Any:
+        return {"status": "ready", "models": [served.name for served in registry.all()]}
+
+
+class PageFiles(StaticFiles):
+    """Files of the chat page."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        answer = super().file_response(*args, **more)
+        answer.headers.update(PAGE_HEADERS)
+        return answer
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
+
+    @app.get("/icon.svg", include_in_schema=False)
+    async def icon() -> Response:
+        return FileResponse(PAGE / "icon.svg", headers=PAGE_HEADERS)
+
+    for folder in ("css", "js", "vendor"):
+        app.mount(f"/{folder}", PageFiles(directory=PAGE / folder))
+
+
+Handler = Callable[[Request, Any], Awaitable[Response]]
+
+
+def _add_error_handlers(app: FastAPI, log: Callable[[str], None]) -> None:
+    async def known(request: Request, error: Exception) -> Response:
+        told = as_api_error(error)
+        return JSONResponse(told.body, told.status, told.headers)
+
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        told = _as_api_error(error)
+        return JSONResponse(told.body, told.status)
+
+    async def by_status(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return JSONResponse(ApiError(error.status_code, message).body, error.status_code, error.headers)
+
+    async def gone(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    async def defect(request: Request, error: Exception) -> Response:
+        log(json.dumps({"error": type(error).__name__, "message": str(error), "path": request.url.path}))
+        told = as_api_error(error)
+        return JSONResponse(told.body, told.status)
+
+    handlers: dict[Any, Handler] = {
+        GemletError: known,
+        ApiError: known,
+        RequestValidationError: invalid,
+        HTTPException: by_status,
+        ClientGone: gone,
+        Exception: defect,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def _as_api_error(error: RequestValidationError) -> ApiError:
+    """The first problem, with the place it has in the body. The value itself is not repeated."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    if place[:1] in (["prompt"], ["input"], ["stop"]):
+        del place[1:]  # which of its types did not fit
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return ApiError(
+            400, f"unknown parameter {place[-1]!r}", param=".".join(place), code="unknown_parameter"
+        )
+    if first["type"] == "json_invalid":
+        return ApiError(
+            400, f"the body is not JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
+        )
+    param = ".".join(place) or None
+    return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")

@@ -1,0 +1,91 @@
+"""`POST /v1/chat/completions`: the request handed to the model, its answer in the API's shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from gemlet.infer.streams import AsyncAnswerStream
+from gemlet.serve.registry import Served
+from gemlet.serve.schema import ChatRequest
+from gemlet.serve.shapes import FINISH, chat_logprobs, new_id, now, timings_of, usage_of
+from gemlet.types import Completion, TokenLogprob
+
+
+def start(served: Served, request: ChatRequest) -> AsyncAnswerStream:
+    """The answer, not yet begun; `await` it to learn whether it is taken."""
+    answer: AsyncAnswerStream = served.model.achat(
+        request.messages, stream=True, adapter=served.adapter, **request.options()
+    )
+    return answer
+
+
+async def collect(served: Served, request: ChatRequest, answer: AsyncAnswerStream) -> dict[str, Any]:
+    """The whole answer."""
+    async with aclosing(answer):
+        async for _ in answer:
+            pass
+    done = answer.completions
+    return _head(served, "chat.completion", new_id("chatcmpl")) | {
+        "choices": [_choice(served, request, index, one) for index, one in enumerate(done)],
+        "usage": usage_of(done),
+        "timings": timings_of(done[0]),
+        "normalisations": list(done[0].normalisations),
+    }
+
+
+async def stream(
+    served: Served, request: ChatRequest, answer: AsyncAnswerStream
+) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of the answer."""
+    head = _head(served, "chat.completion.chunk", new_id("chatcmpl"))
+    counts = request.stream_options is not None and bool(request.stream_options.include_usage)
+    if counts:
+        head["usage"] = None
+
+    def chunk(
+        index: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return head | {"choices": [choice]}
+
+    async with aclosing(answer):
+        for index in range(request.n or 1):
+            yield chunk(index, {"role": "assistant", "content": ""})
+        async for event in answer:
+            logprobs = None
+            if request.logprobs and event.token_id is not None and event.logprob is not None:
+                piece = served.model.tokenizer.piece(event.token_id).decode("utf-8", errors="replace")
+                token = TokenLogprob(piece, event.token_id, event.logprob, event.top)
+                logprobs = chat_logprobs(served.model.tokenizer, [token], request.top_logprobs or 0)
+            if event.text or logprobs is not None:
+                yield chunk(event.index, {"content": event.text}, logprobs=logprobs)
+            if event.completion is not None:
+                last = chunk(event.index, {}, _finish(event.completion))
+                yield last | {"timings": timings_of(event.completion)}
+        if counts:
+            done = answer.completions
+            yield head | {"choices": [], "usage": usage_of(done), "timings": timings_of(done[0])}
+
+
+def _head(served: Served, kind: str, id: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": kind,
+        "created": now(),
+        "model": served.name,
+        "system_fingerprint": served.fingerprint,
+    }
+
+
+def _choice(served: Served, request: ChatRequest, index: int, done: Completion) -> dict[str, Any]:
+    logprobs = None
+    if request.logprobs and done.logprobs is not None:
+        logprobs = chat_logprobs(served.model.tokenizer, done.logprobs, request.top_logprobs or 0)
+    message = {"role": "assistant", "content": done.text, "refusal": None}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": _finish(done)}
+
+
+def _finish(done: Completion) -> str:
+    return FINISH.get(done.finish_reason, done.finish_reason)

@@ -1,0 +1,135 @@
+"""`POST /v1/completions`: several prompts, echo, and log-probabilities of prompts as lm-eval reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from gemlet.errors import UnsupportedParameterError
+from gemlet.infer.streams import AsyncAnswerStream
+from gemlet.serve.registry import Served
+from gemlet.serve.schema import CompletionRequest
+from gemlet.serve.shapes import FINISH, legacy_logprobs, new_id, now, timings_of, usage
+from gemlet.types import Completion, TokenLogprob
+
+Prompt = str | list[int]
+
+
+async def collect(served: Served, request: CompletionRequest) -> dict[str, Any]:
+    """All answers to all prompts, computed together."""
+    answers = [asyncio.ensure_future(_answer(served, request, prompt)) for prompt in request.prompts()]
+    try:
+        parts = await asyncio.gather(*answers)
+    finally:
+        for answer in answers:
+            answer.cancel()
+    choices = [choice for part, _ in parts for choice in part]
+    counts = [count for _, count in parts]
+    for index, choice in enumerate(choices):
+        choice["index"] = index
+    return _head(served) | {"choices": choices, "usage": usage(*map(sum, zip(*counts, strict=True)))}
+
+
+async def _answer(
+    served: Served, request: CompletionRequest, prompt: Prompt
+) -> tuple[list[dict[str, Any]], tuple[int, int, int]]:
+    """The choices of one prompt, and tokens of the prompt, of the answers, and from the cache."""
+    tokenizer = served.model.tokenizer
+    ids = tokenizer.encode(prompt, bos=True) if isinstance(prompt, str) else prompt
+    options, top = request.options(), request.logprobs
+    before: list[TokenLogprob | int] = []
+    if request.echo and top is not None:
+        read = await served.model.aprompt_logprobs(ids, top, adapter=served.adapter)
+        before = [*ids[:1], *read]
+    # An echo shows the prompt as it was sent: the BOS that text is given is no part of it.
+    shown = "" if not request.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
+    if options["max_tokens"] == 0:
+        return [_choice(served, shown, before, (), "length", top)], (len(ids), 0, 0)
+    done = await served.model.agenerate(ids, adapter=served.adapter, **options)
+    completions: Sequence[Completion] = done if isinstance(done, list) else [done]
+    choices = [
+        _choice(served, shown + one.text, before, one.logprobs or (), one.finish_reason, top)
+        for one in completions
+    ]
+    first = completions[0].usage
+    return choices, (len(ids), sum(one.usage.completion_tokens for one in completions), first.cached_tokens)
+
+
+def _choice(
+    served: Served,
+    text: str,
+    before: Sequence[TokenLogprob | int],
+    tokens: Sequence[TokenLogprob],
+    finish: str,
+    top: int | None,
+) -> dict[str, Any]:
+    logprobs = None if top is None else legacy_logprobs(served.model.tokenizer, [*before, *tokens], top)
+    return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": FINISH.get(finish, finish)}
+
+
+def start(served: Served, request: CompletionRequest) -> AsyncAnswerStream:
+    """The answer to the one prompt of a stream. UnsupportedParameterError for what streams do not do."""
+    prompts = request.prompts()
+    if len(prompts) != 1:
+        raise UnsupportedParameterError("prompt", "a stream takes one prompt")
+    if request.echo and (request.logprobs is not None or request.max_tokens == 0):
+        raise UnsupportedParameterError("echo", "a stream does not tell the log-probabilities of its prompt")
+    answer: AsyncAnswerStream = served.model.agenerate(
+        prompts[0], stream=True, adapter=served.adapter, **request.options()
+    )
+    return answer
+
+
+async def stream(
+    served: Served, request: CompletionRequest, answer: AsyncAnswerStream
+) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of the answer to one prompt."""
+    head, tokenizer = _head(served), served.model.tokenizer
+    counts = request.stream_options is not None and bool(request.stream_options.include_usage)
+    (prompt,) = request.prompts()
+    offset = 0
+    if request.echo:
+        shown = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
+        for index in range(request.n or 1):
+            yield head | {
+                "choices": [{"index": index, "text": shown, "logprobs": None, "finish_reason": None}]
+            }
+        offset = len(shown)
+    offsets = [offset] * (request.n or 1)
+    async with aclosing(answer):
+        async for event in answer:
+            logprobs = None
+            if request.logprobs is not None and event.token_id is not None and event.logprob is not None:
+                token = TokenLogprob("", event.token_id, event.logprob, event.top)
+                logprobs = legacy_logprobs(tokenizer, [token], request.logprobs, offsets[event.index])
+            offsets[event.index] += len(event.text)
+            finish = None if event.completion is None else event.completion.finish_reason
+            choice = {
+                "index": event.index,
+                "text": event.text,
+                "logprobs": logprobs,
+                "finish_reason": finish and FINISH.get(finish, finish),
+            }
+            extra = {} if event.completion is None else {"timings": timings_of(event.completion)}
+            yield head | {"choices": [choice]} | extra
+        if counts:
+            done = answer.completions
+            written = sum(one.usage.completion_tokens for one in done)
+            first = done[0].usage
+            yield head | {
+                "choices": [],
+                "usage": usage(first.prompt_tokens, written, first.cached_tokens),
+                "timings": timings_of(done[0]),
+            }
+
+
+def _head(served: Served) -> dict[str, Any]:
+    return {
+        "id": new_id("cmpl"),
+        "object": "text_completion",
+        "created": now(),
+        "model": served.name,
+        "system_fingerprint": served.fingerprint,
+    }

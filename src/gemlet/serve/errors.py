@@ -1,0 +1,60 @@
+"""Errors in the form that clients of the OpenAI API read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gemlet.errors import (
+    ContextLengthError,
+    GemletError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    QueueFullError,
+    UnsupportedParameterError,
+)
+
+RETRY_AFTER = 1
+"""Seconds after which a client that was told to wait may ask again."""
+
+
+class ApiError(Exception):
+    """What ends a request: the HTTP status, the object, and headers."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body: dict[str, Any] = {
+            "error": {"message": message, "type": type, "param": param, "code": code}
+        }
+        self.headers = dict(headers or {})
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told of an error. Of a defect it learns that there is one, not where."""
+    if isinstance(error, ApiError):
+        return error
+    if not isinstance(error, GemletError):
+        return ApiError(500, "internal error: the server's log has the details", type="server_error")
+    message = error.message if error.hint is None else f"{error.message} ({error.hint})"
+    if isinstance(error, QueueFullError):
+        headers = {"Retry-After": str(RETRY_AFTER)}
+        return ApiError(429, message, type="rate_limit_error", code="queue_full", headers=headers)
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, message, param="messages", code="context_length_exceeded")
+    if isinstance(error, UnsupportedParameterError):
+        return ApiError(400, message, param=error.parameter, code="unsupported_parameter")
+    if isinstance(error, ModelNotFoundError):
+        return ApiError(404, message, param="model", code="model_not_found")
+    if isinstance(error, InvalidRequestError):
+        return ApiError(400, message)
+    return ApiError(error.http_status, message, type="server_error")

@@ -1,0 +1,116 @@
+"""Server-sent events, and work that ends when the client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gemlet.serve.errors import as_api_error
+
+KEEP_ALIVE = 10.0
+"""Seconds without an event after which a comment tells proxies and people that the answer is under way."""
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away: ClientGone then."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        await _end(task)
+        await _end(gone)
+
+
+class EventStream(Response):
+    """`data:` lines of what `events` gives, [DONE] at the end; `progress` is told in comments meanwhile.
+
+    An error in mid-stream becomes a last event. `events` is closed when the client goes away, also while
+    it waits for the first token.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncIterator[dict[str, Any]],
+        progress: Callable[[], tuple[int, int]] | None = None,
+        keep_alive: float = KEEP_ALIVE,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._progress = progress
+        self._keep_alive = keep_alive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        writing = asyncio.ensure_future(self._write(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(writing)
+            await _end(gone)
+            close = getattr(self._events, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _write(self, send: Send) -> None:
+        async def line(text: str) -> None:
+            await send({"type": "http.response.body", "body": text.encode() + b"\n\n", "more_body": True})
+
+        coming = asyncio.ensure_future(anext(self._events))
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=self._keep_alive)
+                if not coming.done():
+                    await line(self._comment())
+                    continue
+                try:
+                    event = coming.result()
+                except StopAsyncIteration:
+                    break
+                except Exception as error:
+                    await line(f"data: {json.dumps(as_api_error(error).body)}")
+                    break
+                await line(f"data: {json.dumps(event, ensure_ascii=False)}")
+                coming = asyncio.ensure_future(anext(self._events))
+            await line("data: [DONE]")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await _end(coming)
+
+    def _comment(self) -> str:
+        if self._progress is not None:
+            done, total = self._progress()
+            if done < total:
+                return f": prefill {done}/{total}"
+        return ": keep-alive"
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task

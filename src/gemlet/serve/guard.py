@@ -1,0 +1,115 @@
+"""What every request passes first: who may call, from where, with how much, and the log line it leaves."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gemlet.serve.errors import ApiError
+
+KEYED = ("/v1/", "/tokenize", "/detokenize", "/apply-template")
+"""What a key is needed for: all but the page, which asks for one, and what supervisors ask."""
+
+MAX_BODY = 8 << 20
+"""Bytes of a request: more text than any context holds."""
+
+
+class BodyTooLarge(Exception):
+    """A body went beyond its limit while it was read."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`keys`: none lets everybody in. `hosts`: names that the server may be called by; a page of another
+    site, whose name was made to lead here, is refused. `max_body` in bytes.
+    """
+
+    keys: Sequence[str] = ()
+    hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")
+    max_body: int = MAX_BODY
+
+
+class Guard:
+    """Refuses in the API's form what must not reach the application. `log` gets a JSON line for each."""
+
+    def __init__(self, app: ASGIApp, rules: Rules, log: Callable[[str], None]) -> None:
+        self._app = app
+        self._rules = rules
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, read = time.perf_counter(), 0, 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if read > self._rules.max_body:
+                return  # what the application makes of a body that was cut off
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        async def receiving() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._rules.max_body:
+                raise BodyTooLarge
+            return message
+
+        try:
+            self._check(scope)
+            with suppress(BodyTooLarge):
+                await self._app(scope, receiving, sending)
+            if read > self._rules.max_body and status == 0:
+                read = 0
+                raise self._too_large()
+        except ApiError as error:
+            answer = JSONResponse(error.body, error.status, error.headers)
+            await answer(scope, receive, sending)
+        finally:
+            line = {
+                "time": round(time.time(), 3),
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(time.perf_counter() - began, 4),
+                "bytes": read,
+            }
+            self._log(json.dumps(line))
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").rsplit(":", 1)
+        name = host[0] if len(host) == 2 and host[1].isdigit() else ":".join(host)
+        if "*" not in self._rules.hosts and name.lower() not in self._rules.hosts:
+            raise ApiError(
+                421, f"this server is not called {name!r}; --allowed-host names others", code="host"
+            )
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self._rules.max_body:
+            raise self._too_large()
+        if self._rules.keys and scope["path"].startswith(KEYED):
+            self._check_key(headers)
+
+    def _check_key(self, headers: Headers) -> None:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        key = given.strip().encode() if scheme.lower() == "bearer" else b""
+        # Every key is compared, so that the time tells nothing of which one is near.
+        matches = [hmac.compare_digest(key, known.encode()) for known in self._rules.keys]
+        if not any(matches):
+            message = "a key is needed: Authorization: Bearer KEY" if not key else "the key is not known"
+            raise ApiError(401, message, type="authentication_error", code="invalid_api_key")
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"the body is larger than {self._rules.max_body} bytes", code="body_too_large")

@@ -1,0 +1,92 @@
+"""The objects that answers are made of, as the OpenAI API writes them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gemlet.text.tokenizer import Tokenizer
+from gemlet.types import Completion, TokenLogprob, as_dict
+
+FINISH = {"cancelled": "stop"}
+
+
+def new_id(kind: str) -> str:
+    """Such as chatcmpl-…: never the same twice."""
+    return f"{kind}-{secrets.token_hex(12)}"
+
+
+def now() -> int:
+    """Seconds since 1970."""
+    return int(time.time())
+
+
+def usage_of(choices: Sequence[Completion]) -> dict[str, Any]:
+    """The counts of one request: its prompt counts once, however many choices it has."""
+    prompt = choices[0].usage
+    written = sum(done.usage.completion_tokens for done in choices)
+    return usage(prompt.prompt_tokens, written, prompt.cached_tokens)
+
+
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> dict[str, Any]:
+    """Token counts."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def timings_of(completion: Completion) -> dict[str, Any]:
+    """Where the time went, in seconds, and why a prefix was read again."""
+    timings: dict[str, Any] = as_dict(completion.timings)
+    return timings
+
+
+def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob], top: int) -> dict[str, Any]:
+    """The shape of chat completions."""
+
+    def one(token: TokenLogprob) -> dict[str, Any]:
+        piece = list(tokenizer.piece(token.token_id))
+        return {"token": token.token, "logprob": token.logprob, "bytes": piece}
+
+    content = [one(token) | {"top_logprobs": [one(other) for other in token.top[:top]]} for token in tokens]
+    return {"content": content, "refusal": None}
+
+
+def legacy_logprobs(
+    tokenizer: Tokenizer, tokens: Sequence[TokenLogprob | int], top: int, offset: int = 0
+) -> dict[str, Any]:
+    """The shape of completions; a bare id is a token without a log-probability, as a prompt's first.
+
+    A token that is no whole text is written as its bytes, so that two of them never have one key.
+    """
+    names: list[str] = []
+    offsets: list[int] = []
+    for token in tokens:
+        piece = tokenizer.piece(token if isinstance(token, int) else token.token_id)
+        offsets.append(offset)
+        names.append(_name(piece))
+        offset += len(piece.decode("utf-8", errors="replace"))
+    alternatives = [
+        None
+        if isinstance(token, int)
+        else {_name(tokenizer.piece(other.token_id)): other.logprob for other in token.top[:top]}
+        for token in tokens
+    ]
+    return {
+        "tokens": names,
+        "token_logprobs": [None if isinstance(token, int) else token.logprob for token in tokens],
+        "top_logprobs": alternatives,
+        "text_offset": offsets,
+    }
+
+
+def _name(piece: bytes) -> str:
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)

@@ -1,0 +1,71 @@
+"""`gemlet serve`: its flags, and that it serves and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gemlet.cli.main import main
+from tests.infer.fake_model import fake_model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "70000"], "--port must be"),
+        (["--api-key-file", "no/such/file"], "--api-key-file"),
+    ],
+)
+def test_wrong_flags(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *arguments], load=lambda *_, **__: fake_model()) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_a_key_file_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "keys"
+    empty.write_text("\n \n")
+    assert main(["serve", "--api-key-file", str(empty)], load=lambda *_, **__: fake_model()) == 7
+    assert "holds no key" in capsys.readouterr().err
+
+
+def test_it_serves_until_it_is_interrupted() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = (
+        "import sys; from gemlet.cli.main import main; from tests.infer.fake_model import fake_model;"
+        f"sys.exit(main(['serve', '--port', '{port}'], load=lambda *_, **__: fake_model()))"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"GEMLET_API_KEY": "k"},
+    )
+    try:
+        end = time.monotonic() + 30
+        while True:
+            try:
+                answer = httpx.get(
+                    f"http://127.0.0.1:{port}/v1/models", headers={"authorization": "Bearer k"}
+                )
+                break
+            except httpx.ConnectError:
+                assert time.monotonic() < end and server.poll() is None
+                time.sleep(0.1)
+        assert answer.status_code == 200 and answer.json()["data"]
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
+        server.send_signal(signal.SIGINT)
+        _, told = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    assert "serving on http://127.0.0.1" in told and '"path": "/v1/models"' in told
+    assert "Traceback" not in told

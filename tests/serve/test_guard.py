@@ -1,0 +1,47 @@
+"""Who is let in, and with how much."""
+
+from __future__ import annotations
+
+import json
+
+import openai
+import pytest
+
+from gemlet.serve.guard import Rules
+from tests.infer.fake_model import fake_model
+from tests.serve.conftest import serving
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    with fake_model() as model, serving(model, Rules(keys=("first", "second"), max_body=2000)) as running:
+        yield running
+
+
+def test_a_key_is_needed(guarded):
+    for key in ("first", "second"):
+        assert guarded.client(key).models.list().data
+    for key in ("firs", "firstt", "FIRST", "second,first"):
+        with guarded.http(authorization=f"Bearer {key}") as http:
+            answer = http.get("/v1/models")
+        assert answer.status_code == 401 and answer.json()["error"]["type"] == "authentication_error"
+    with pytest.raises(openai.AuthenticationError):
+        guarded.client("wrong").models.list()
+    with guarded.http() as http:
+        assert http.get("/health").status_code == 200
+        assert http.post("/tokenize", json={"content": "x"}).status_code == 401
+
+
+def test_a_large_body_is_refused(guarded):
+    with guarded.http(authorization="Bearer first") as http:
+        body = json.dumps({"content": "x" * 3000}).encode()
+        assert http.post("/tokenize", content=body).status_code == 413
+        pieces = (body[i : i + 500] for i in range(0, len(body), 500))  # without a length
+        answer = http.post("/tokenize", content=pieces)
+        assert answer.status_code == 413 and answer.json()["error"]["code"] == "body_too_large"
+        assert http.get("/v1/models").status_code == 200
+
+
+def test_another_sites_name_is_refused(guarded):
+    with guarded.http(authorization="Bearer first", host="attacker.example") as http:
+        assert http.get("/v1/models").status_code == 421

@@ -67,5 +67,5 @@ def test_it_serves_until_it_is_interrupted() -> None:
         _, told = server.communicate(timeout=30)
     finally:
         server.kill()
-    assert "serving on http://127.0.0.1" in told and '"path": "/v1/models"' in told
+    assert "the API is at http://127.0.0.1" in told and '"path": "/v1/models"' in told
     assert "Traceback" not in told

@@ -149,6 +149,6 @@ def test_cancelled_readings_leave_the_engine():
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    with fake_model(fake_decoder(delay=0.01)) as model:
+    with fake_model(fake_decoder(delay=0.3)) as model:  # 35 steps, unless it is cancelled
         asyncio.run(work(model))
-        idle(model)
+        assert idle(model, 5)

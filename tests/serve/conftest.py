@@ -64,5 +64,5 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def slow() -> Iterator[Server]:
     """Every step takes a while."""
-    with fake_model(fake_decoder(delay=0.01)) as model, serving(model) as running:
+    with fake_model(fake_decoder(delay=0.1)) as model, serving(model) as running:
         yield running

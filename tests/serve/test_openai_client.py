@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
+from collections.abc import Callable
 
 import httpx
 import numpy as np
 import openai
 import pytest
 
+from gemlet.infer.scheduler import Limits
+from tests.infer.fake_model import fake_decoder, fake_model
 from tests.infer.test_leaving import idle
-from tests.serve.conftest import Server
+from tests.serve.conftest import Server, serving
 
 MESSAGES = [{"role": "user", "content": "The area of a wide room"}]
 OPTIONS = {"max_tokens": 12, "seed": 3, "temperature": 0.8}
+
+
+def until(true: Callable[[], bool]) -> None:
+    """A line is logged when its answer has been sent."""
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_chat_is_the_librarys(server: Server) -> None:
@@ -139,6 +151,7 @@ def test_embeddings_in_both_encodings(server: Server) -> None:
         ({"store": True}, "store"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, None),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": 7}]}, None),
@@ -181,16 +194,75 @@ def test_a_client_that_goes_frees_its_request(slow: Server, stream: bool) -> Non
                 assert next(answer.iter_lines()).startswith("data: ")
         else:
             with pytest.raises(httpx.ReadTimeout):
-                http.post("/v1/chat/completions", json=body, timeout=0.3)
-    idle(slow.model)
+                http.post("/v1/chat/completions", json=body, timeout=0.5)
+    assert idle(slow.model, 5)  # 200 steps would take 20 seconds
 
 
 def test_words_of_a_prompt_are_not_in_the_log(server: Server) -> None:
     secret = "wide-secret"
+    before = len(server.log)
     server.client().chat.completions.create(
         model="gpt-4o", messages=[{"role": "user", "content": secret}], max_tokens=1
     )
-    end = time.monotonic() + 5
-    while not server.log and time.monotonic() < end:
-        time.sleep(0.01)
-    assert server.log and not any(secret in line for line in server.log)
+    until(lambda: len(server.log) > before)
+    assert not any(secret in line for line in server.log)
+
+
+@pytest.mark.parametrize("prompt", [[], [[]], [["x"]], 5, {}, [1, "x"], None])
+@pytest.mark.parametrize(("route", "field"), [("/v1/completions", "prompt"), ("/v1/embeddings", "input")])
+def test_prompts_that_are_none(server: Server, route: str, field: str, prompt: object) -> None:
+    answer = server.http().post(route, json={"model": "gpt-4o", field: prompt})
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
+def test_a_body_that_is_not_said_to_be_json(server: Server) -> None:
+    answer = server.http().post(
+        "/tokenize", content=b'{"content": "x"}', headers={"content-type": "text/plain"}
+    )
+    assert answer.status_code == 400 and "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+def test_the_form_that_every_answer_has(server: Server) -> None:
+    create = server.client().chat.completions.create
+    plain = create(model="gpt-4o", messages=MESSAGES, **OPTIONS)
+    asked = create(model="gpt-4o", messages=MESSAGES, response_format={"type": "text"}, **OPTIONS)
+    assert asked.choices[0].message.content == plain.choices[0].message.content
+
+
+def test_a_full_queue_says_when_to_come_again() -> None:
+    limits = Limits(32, sequences=1, waiting=1)
+    body = {"model": "gpt-4o", "messages": MESSAGES, "ignore_eos": True, "max_tokens": 100, "stream": True}
+    with (
+        fake_model(fake_decoder(delay=0.05), limits=limits) as model,
+        serving(model) as busy,
+        busy.http() as http,
+    ):
+        with (
+            http.stream("POST", "/v1/chat/completions", json=body),
+            http.stream("POST", "/v1/chat/completions", json=body),
+            pytest.raises(openai.RateLimitError) as caught,
+        ):
+            busy.client().chat.completions.create(model="gpt-4o", messages=MESSAGES)
+        assert caught.value.response.headers["retry-after"] == "1"
+        assert idle(model, 5)
+
+
+def test_an_answer_cut_off_is_not_taken_for_a_whole_one() -> None:
+    body = {"model": "gpt-4o", "messages": MESSAGES, "ignore_eos": True, "max_tokens": 100}
+    with fake_model(fake_decoder(delay=0.05)) as model, serving(model) as server, server.http() as http:
+        threading.Timer(0.5, model.close).start()
+        answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 503 and "cut off" in answer.json()["error"]["message"]
+
+
+def test_a_defect_is_logged_by_its_place_and_not_by_its_words(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("words of a prompt")
+
+    monkeypatch.setattr(server.model, "detokenize", broken)
+    answer = server.http().post("/detokenize", json={"tokens": [5]})
+    assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
+    until(lambda: any("ZeroDivisionError" in line for line in server.log))
+    assert not any("words of" in line for line in [*server.log, answer.text])

@@ -44,12 +44,14 @@ SETTINGS = (
 """The single-valued settings, the same in flags and in the chat command /set."""
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is loaded."""
+def add_model_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Which model, or models, and how they are loaded."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "-m", "--model", metavar="REF", help="model name, path or org/repo (default: gemlet config)"
-    )
+    text = "model name, path or org/repo (default: gemlet config)"
+    if several:
+        group.add_argument("-m", "--model", metavar="REF", action="append", help=text + "; repeatable")
+    else:
+        group.add_argument("-m", "--model", metavar="REF", help=text)
     group.add_argument(
         "-c", "--context", type=int, metavar="TOKENS", help="context length (default: the model's)"
     )

@@ -31,23 +31,35 @@ class OpenModel:
 
 @contextmanager
 def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
-    """Load the model that the flags and settings name; it is closed at the end.
-
-    Sampling flags are checked before. What the library has to say about the model (which one and why,
-    corrections) goes to standard error.
-    """
+    """Load the model that the flags and settings name, once the sampling flags are checked."""
     started = time.perf_counter()
-    load = parsed.load or _library_load()
+    load = loader(parsed)
     check_sampling_flags(parsed)
+    with opened(load, parsed, parsed.model) as model:
+        yield OpenModel(model, model.reference, time.perf_counter() - started)
+
+
+def loader(parsed: argparse.Namespace) -> Any:
+    """`load`, or what stands in for it. Called before anything else that imports the engine."""
+    return parsed.load or _library_load()
+
+
+@contextmanager
+def opened(load: Any, parsed: argparse.Namespace, reference: str | None, **options: Any) -> Iterator[Any]:
+    """Load a model as the model flags say; it is closed at the end. `options`: further ones of `load`.
+
+    What the library has to say about the model (which one and why, corrections) goes to standard error.
+    """
     progress = Progress("preparing the weights, once:", sys.stderr) if is_screen(sys.stderr) else None
     try:
         model = load(
-            parsed.model,
+            reference,
             weights=parsed.weights,
             context=parsed.context,
             threads=parsed.threads,
             draft=parsed.draft,
             progress=progress,
+            **options,
         )
     finally:
         if progress is not None:
@@ -64,7 +76,7 @@ def open_model(parsed: argparse.Namespace) -> Iterator[OpenModel]:
             say_threads(parsed.threads)
         before = activity()
         try:
-            yield OpenModel(model, model.reference, time.perf_counter() - started)
+            yield model
         finally:
             if not parsed.quiet and (told := throttled(before, activity())):
                 note(f"slowed down: {told}; fewer --threads may be faster")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from gemlet.cli.flags import add_model_flags
+from gemlet.cli.opening import loader, opened
 from gemlet.cli.terminal import note
 from gemlet.errors import ConfigError, InvalidRequestError, MissingExtraError
 
@@ -25,26 +29,24 @@ SECONDS_TO_FINISH = 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `gemlet serve`."""
-    parser.add_argument("-m", "--model", action="append", metavar="REF", help="a model to serve; repeatable")
-    parser.add_argument(
+    add_model_flags(parser, several=True)
+    group = parser.add_argument_group("server")
+    group.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: any that is free")
-    parser.add_argument("--parallel", type=int, metavar="N", help="answers computed together (default: 16)")
-    parser.add_argument("-c", "--context", type=int, metavar="TOKENS", help="context length of a request")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: the cores it may use)")
-    parser.add_argument("--draft", metavar="REF", help="a smaller model whose guesses are checked")
-    parser.add_argument(
+    group.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: any that is free")
+    group.add_argument("--parallel", type=int, metavar="N", help="answers computed together (default: 16)")
+    group.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="keys, one a line; also GEMLET_API_KEY"
     )
-    parser.add_argument(
+    group.add_argument(
         "--allowed-host", action="append", default=[], metavar="NAME", help="another name it may be called by"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="no log lines, errors only")
 
 
 def execute(parsed: argparse.Namespace) -> int:
     """Run the verb and return its exit code."""
+    load = loader(parsed)
     try:
         import uvicorn
 
@@ -52,40 +54,42 @@ def execute(parsed: argparse.Namespace) -> int:
         from gemlet.serve.guard import Rules
     except ImportError as error:
         raise MissingExtraError("gemlet serve", "serve") from error
-    if not 0 <= parsed.port < 65536:
-        raise InvalidRequestError(f"--port must be from 0 to 65535, not {parsed.port}")
-    keys = _keys(parsed.api_key_file)
-    from gemlet.store.load import load as library_load
-
-    load = parsed.load or library_load
-    hosts = (*Rules.hosts, parsed.host, *parsed.allowed_host)
-    with ExitStack() as stack:
-        models = []
-        for reference in parsed.model or [None]:
-            model = load(
-                reference,
-                context=parsed.context,
-                threads=parsed.threads,
-                draft=parsed.draft,
-                parallel=parsed.parallel,
-            )
-            models.append(stack.enter_context(model))
-            for line in model.notices:
-                note(line)
-        log = (lambda line: None) if parsed.quiet else _write_line
-        app = make_app(models, Rules(keys, hosts), log)
+    rules = Rules(_keys(parsed.api_key_file), (*Rules.hosts, parsed.host, *parsed.allowed_host))
+    log = _no_line if parsed.quiet else _write_line
+    with _listening(parsed.host, parsed.port) as listener, ExitStack() as stack:
+        references = parsed.model or [None]
+        opening = [opened(load, parsed, reference, parallel=parsed.parallel) for reference in references]
+        app = make_app([stack.enter_context(one) for one in opening], rules, log)
         config = uvicorn.Config(
             app,
-            host=parsed.host,
-            port=parsed.port,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )
-        note(f"serving on http://{parsed.host}:{parsed.port}/v1, Ctrl-C ends")
-        uvicorn.Server(config).run()
+        host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Taken before a model is loaded, so that a taken port is said at once."""
+    if not 0 <= port < 65536:
+        raise InvalidRequestError(f"--port must be from 0 to 65535, not {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        hint = "another program listens there: choose another --port, or 0 for any that is free"
+        taken = error.errno == errno.EADDRINUSE
+        problem = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise ConfigError(problem, hint=hint if taken else None) from error
+
+
+def _no_line(line: str) -> None:
+    pass
 
 
 def _write_line(line: str) -> None:

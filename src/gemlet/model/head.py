@@ -26,7 +26,6 @@ LEAST_BYTES = 64 << 20
 LEAST_SHARE = 0.5
 """Of all weights, from which a head has a sketch: a smaller one gains less than its memory is worth."""
 
-
 READ_ROWS = 64
 """A step's of the samples: few, so that a request need not wait long for one."""
 

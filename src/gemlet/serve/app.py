@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import json
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from gemlet.serve.events import ClientGone, EventStream, while_connected
 from gemlet.serve.guard import Guard, Rules
 from gemlet.serve.registry import Registry
 from gemlet.serve.schema import (
-    MAX_INPUTS,
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -31,7 +30,6 @@ from gemlet.serve.schema import (
     TemplateRequest,
     TokenizeRequest,
 )
-from gemlet.serve.shapes import usage
 from gemlet.version import __version__
 
 PAGE = Path(__file__).with_name("page")
@@ -49,7 +47,7 @@ def make_app(
     """The application that serves open models. It does not close them."""
     registry = Registry(models)
     app = FastAPI(title="gemlet", version=__version__, docs_url=None, redoc_url=None)
-    _add_error_handlers(app, log)
+    _add_error_handlers(app)
     _add_generation(app, registry)
     _add_reading(app, registry)
     _add_models(app, registry)
@@ -77,14 +75,16 @@ def _add_generation(app: FastAPI, registry: Registry) -> None:
         return EventStream(completions.stream(served, body, answer), lambda: answer.progress)
 
 
+def _ids_of(model: Model, inputs: Iterable[str | list[int]]) -> list[list[int]]:
+    return [model.tokenize(one) if isinstance(one, str) else one for one in inputs]
+
+
 def _add_reading(app: FastAPI, registry: Registry) -> None:
     @app.post("/v1/embeddings")
     async def embeddings(body: EmbeddingRequest, request: Request) -> Any:
-        served, inputs = registry.find(body.model), body.inputs()
-        if not inputs or len(inputs) > MAX_INPUTS or not all(inputs):
-            raise ApiError(400, f"input must hold 1 to {MAX_INPUTS} texts, none of them empty", param="input")
-        vectors = await while_connected(request, served.model.aembed(inputs, adapter=served.adapter))
-        tokens = sum(len(served.model.tokenize(one) if isinstance(one, str) else one) for one in inputs)
+        served = registry.find(body.model)
+        ids = await asyncio.to_thread(_ids_of, served.model, body.input)
+        vectors = await while_connected(request, served.model.aembed(ids, adapter=served.adapter))
         data = [
             {
                 "object": "embedding",
@@ -95,25 +95,26 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
             }
             for index, vector in enumerate(vectors)
         ]
-        counts = usage(tokens, 0)
+        tokens = sum(map(len, ids))
         return {
             "object": "list",
             "data": data,
             "model": served.name,
-            "usage": {name: counts[name] for name in ("prompt_tokens", "total_tokens")},
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
 
+    # Not coroutines: long texts take a while, and the framework gives each a thread.
     @app.post("/tokenize")
-    async def tokenize(body: TokenizeRequest) -> Any:
+    def tokenize(body: TokenizeRequest) -> Any:
         model = registry.find(body.model).model
         return {"tokens": model.tokenize(body.content, bos=bool(body.add_special))}
 
     @app.post("/detokenize")
-    async def detokenize(body: DetokenizeRequest) -> Any:
+    def detokenize(body: DetokenizeRequest) -> Any:
         return {"content": registry.find(body.model).model.detokenize(body.tokens)}
 
     @app.post("/apply-template")
-    async def apply_template(body: TemplateRequest) -> Any:
+    def apply_template(body: TemplateRequest) -> Any:
         model = registry.find(body.model).model
         ids = model.render(body.messages, tools=body.tools)
         return {"prompt": model.detokenize(ids), "tokens": ids}
@@ -166,7 +167,7 @@ def _add_page(app: FastAPI) -> None:
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
-def _add_error_handlers(app: FastAPI, log: Callable[[str], None]) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> Response:
         told = as_api_error(error)
         return JSONResponse(told.body, told.status, told.headers)
@@ -182,18 +183,13 @@ def _add_error_handlers(app: FastAPI, log: Callable[[str], None]) -> None:
     async def gone(request: Request, error: ClientGone) -> Response:
         return Response(status_code=CLIENT_GONE)
 
-    async def defect(request: Request, error: Exception) -> Response:
-        log(json.dumps({"error": type(error).__name__, "message": str(error), "path": request.url.path}))
-        told = as_api_error(error)
-        return JSONResponse(told.body, told.status)
-
     handlers: dict[Any, Handler] = {
-        GemletError: known,
         ApiError: known,
+        GemletError: known,
+        Exception: known,  # logged by the guard
         RequestValidationError: invalid,
         HTTPException: by_status,
         ClientGone: gone,
-        Exception: defect,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -213,6 +209,12 @@ def _as_api_error(error: RequestValidationError) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(
             400, f"the body is not JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
+        )
+    if not place and first["type"] in ("missing", "model_attributes_type", "dict_type"):
+        return ApiError(
+            400,
+            "the body must be a JSON object, sent with Content-Type: application/json",
+            code="invalid_json",
         )
     param = ".".join(place) or None
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")

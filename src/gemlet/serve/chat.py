@@ -9,8 +9,8 @@ from typing import Any
 from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.registry import Served
 from gemlet.serve.schema import ChatRequest
-from gemlet.serve.shapes import FINISH, chat_logprobs, new_id, now, timings_of, usage_of
-from gemlet.types import Completion, TokenLogprob
+from gemlet.serve.shapes import chat_logprobs, finish_of, head_of, logprob_of, timings_of, usage_of
+from gemlet.types import Completion
 
 
 def start(served: Served, request: ChatRequest) -> AsyncAnswerStream:
@@ -27,7 +27,7 @@ async def collect(served: Served, request: ChatRequest, answer: AsyncAnswerStrea
         async for _ in answer:
             pass
     done = answer.completions
-    return _head(served, "chat.completion", new_id("chatcmpl")) | {
+    return head_of(served, "chat.completion", "chatcmpl") | {
         "choices": [_choice(served, request, index, one) for index, one in enumerate(done)],
         "usage": usage_of(done),
         "timings": timings_of(done[0]),
@@ -39,7 +39,7 @@ async def stream(
     served: Served, request: ChatRequest, answer: AsyncAnswerStream
 ) -> AsyncIterator[dict[str, Any]]:
     """The chunks of the answer."""
-    head = _head(served, "chat.completion.chunk", new_id("chatcmpl"))
+    head = head_of(served, "chat.completion.chunk", "chatcmpl")
     counts = request.stream_options is not None and bool(request.stream_options.include_usage)
     if counts:
         head["usage"] = None
@@ -54,29 +54,17 @@ async def stream(
         for index in range(request.n or 1):
             yield chunk(index, {"role": "assistant", "content": ""})
         async for event in answer:
-            logprobs = None
-            if request.logprobs and event.token_id is not None and event.logprob is not None:
-                piece = served.model.tokenizer.piece(event.token_id).decode("utf-8", errors="replace")
-                token = TokenLogprob(piece, event.token_id, event.logprob, event.top)
+            logprobs, token = None, logprob_of(served.model.tokenizer, event)
+            if request.logprobs and token is not None:
                 logprobs = chat_logprobs(served.model.tokenizer, [token], request.top_logprobs or 0)
             if event.text or logprobs is not None:
                 yield chunk(event.index, {"content": event.text}, logprobs=logprobs)
             if event.completion is not None:
-                last = chunk(event.index, {}, _finish(event.completion))
+                last = chunk(event.index, {}, finish_of(event.completion))
                 yield last | {"timings": timings_of(event.completion)}
         if counts:
             done = answer.completions
             yield head | {"choices": [], "usage": usage_of(done), "timings": timings_of(done[0])}
-
-
-def _head(served: Served, kind: str, id: str) -> dict[str, Any]:
-    return {
-        "id": id,
-        "object": kind,
-        "created": now(),
-        "model": served.name,
-        "system_fingerprint": served.fingerprint,
-    }
 
 
 def _choice(served: Served, request: ChatRequest, index: int, done: Completion) -> dict[str, Any]:
@@ -84,8 +72,4 @@ def _choice(served: Served, request: ChatRequest, index: int, done: Completion) 
     if request.logprobs and done.logprobs is not None:
         logprobs = chat_logprobs(served.model.tokenizer, done.logprobs, request.top_logprobs or 0)
     message = {"role": "assistant", "content": done.text, "refusal": None}
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": _finish(done)}
-
-
-def _finish(done: Completion) -> str:
-    return FINISH.get(done.finish_reason, done.finish_reason)
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_of(done)}

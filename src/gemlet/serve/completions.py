@@ -10,16 +10,22 @@ from typing import Any
 from gemlet.errors import UnsupportedParameterError
 from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.registry import Served
-from gemlet.serve.schema import CompletionRequest
-from gemlet.serve.shapes import FINISH, legacy_logprobs, new_id, now, timings_of, usage
+from gemlet.serve.schema import CompletionRequest, One
+from gemlet.serve.shapes import (
+    finish_of,
+    head_of,
+    legacy_logprobs,
+    logprob_of,
+    timings_of,
+    usage,
+    usage_of,
+)
 from gemlet.types import Completion, TokenLogprob
-
-Prompt = str | list[int]
 
 
 async def collect(served: Served, request: CompletionRequest) -> dict[str, Any]:
     """All answers to all prompts, computed together."""
-    answers = [asyncio.ensure_future(_answer(served, request, prompt)) for prompt in request.prompts()]
+    answers = [asyncio.ensure_future(_answer(served, request, prompt)) for prompt in request.prompt]
     try:
         parts = await asyncio.gather(*answers)
     finally:
@@ -29,15 +35,21 @@ async def collect(served: Served, request: CompletionRequest) -> dict[str, Any]:
     counts = [count for _, count in parts]
     for index, choice in enumerate(choices):
         choice["index"] = index
-    return _head(served) | {"choices": choices, "usage": usage(*map(sum, zip(*counts, strict=True)))}
+    return head_of(served, "text_completion", "cmpl") | {
+        "choices": choices,
+        "usage": usage(*map(sum, zip(*counts, strict=True))),
+    }
 
 
 async def _answer(
-    served: Served, request: CompletionRequest, prompt: Prompt
+    served: Served, request: CompletionRequest, prompt: One
 ) -> tuple[list[dict[str, Any]], tuple[int, int, int]]:
     """The choices of one prompt, and tokens of the prompt, of the answers, and from the cache."""
     tokenizer = served.model.tokenizer
-    ids = tokenizer.encode(prompt, bos=True) if isinstance(prompt, str) else prompt
+    if isinstance(prompt, str):  # a long text takes a while: others go on
+        ids = await asyncio.to_thread(tokenizer.encode, prompt, bos=True)
+    else:
+        ids = prompt
     options, top = request.options(), request.logprobs
     before: list[TokenLogprob | int] = []
     if request.echo and top is not None:
@@ -50,7 +62,7 @@ async def _answer(
     done = await served.model.agenerate(ids, adapter=served.adapter, **options)
     completions: Sequence[Completion] = done if isinstance(done, list) else [done]
     choices = [
-        _choice(served, shown + one.text, before, one.logprobs or (), one.finish_reason, top)
+        _choice(served, shown + one.text, before, one.logprobs or (), finish_of(one), top)
         for one in completions
     ]
     first = completions[0].usage
@@ -66,12 +78,12 @@ def _choice(
     top: int | None,
 ) -> dict[str, Any]:
     logprobs = None if top is None else legacy_logprobs(served.model.tokenizer, [*before, *tokens], top)
-    return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": FINISH.get(finish, finish)}
+    return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
 
 def start(served: Served, request: CompletionRequest) -> AsyncAnswerStream:
     """The answer to the one prompt of a stream. UnsupportedParameterError for what streams do not do."""
-    prompts = request.prompts()
+    prompts = request.prompt
     if len(prompts) != 1:
         raise UnsupportedParameterError("prompt", "a stream takes one prompt")
     if request.echo and (request.logprobs is not None or request.max_tokens == 0):
@@ -86,9 +98,9 @@ async def stream(
     served: Served, request: CompletionRequest, answer: AsyncAnswerStream
 ) -> AsyncIterator[dict[str, Any]]:
     """The chunks of the answer to one prompt."""
-    head, tokenizer = _head(served), served.model.tokenizer
+    head, tokenizer = head_of(served, "text_completion", "cmpl"), served.model.tokenizer
     counts = request.stream_options is not None and bool(request.stream_options.include_usage)
-    (prompt,) = request.prompts()
+    (prompt,) = request.prompt
     offset = 0
     if request.echo:
         shown = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
@@ -100,36 +112,18 @@ async def stream(
     offsets = [offset] * (request.n or 1)
     async with aclosing(answer):
         async for event in answer:
-            logprobs = None
-            if request.logprobs is not None and event.token_id is not None and event.logprob is not None:
-                token = TokenLogprob("", event.token_id, event.logprob, event.top)
+            logprobs, token = None, logprob_of(tokenizer, event)
+            if request.logprobs is not None and token is not None:
                 logprobs = legacy_logprobs(tokenizer, [token], request.logprobs, offsets[event.index])
             offsets[event.index] += len(event.text)
-            finish = None if event.completion is None else event.completion.finish_reason
             choice = {
                 "index": event.index,
                 "text": event.text,
                 "logprobs": logprobs,
-                "finish_reason": finish and FINISH.get(finish, finish),
+                "finish_reason": None if event.completion is None else finish_of(event.completion),
             }
             extra = {} if event.completion is None else {"timings": timings_of(event.completion)}
             yield head | {"choices": [choice]} | extra
         if counts:
             done = answer.completions
-            written = sum(one.usage.completion_tokens for one in done)
-            first = done[0].usage
-            yield head | {
-                "choices": [],
-                "usage": usage(first.prompt_tokens, written, first.cached_tokens),
-                "timings": timings_of(done[0]),
-            }
-
-
-def _head(served: Served) -> dict[str, Any]:
-    return {
-        "id": new_id("cmpl"),
-        "object": "text_completion",
-        "created": now(),
-        "model": served.name,
-        "system_fingerprint": served.fingerprint,
-    }
+            yield head | {"choices": [], "usage": usage_of(done), "timings": timings_of(done[0])}

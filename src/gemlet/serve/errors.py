@@ -50,7 +50,7 @@ def as_api_error(error: Exception) -> ApiError:
         headers = {"Retry-After": str(RETRY_AFTER)}
         return ApiError(429, message, type="rate_limit_error", code="queue_full", headers=headers)
     if isinstance(error, ContextLengthError):
-        return ApiError(400, message, param="messages", code="context_length_exceeded")
+        return ApiError(400, message, code="context_length_exceeded")
     if isinstance(error, UnsupportedParameterError):
         return ApiError(400, message, param=error.parameter, code="unsupported_parameter")
     if isinstance(error, ModelNotFoundError):

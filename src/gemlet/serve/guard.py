@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from traceback import extract_tb
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -77,6 +78,10 @@ class Guard:
         except ApiError as error:
             answer = JSONResponse(error.body, error.status, error.headers)
             await answer(scope, receive, sending)
+        except Exception as error:  # a defect, which the client has been told of
+            where = [f"{frame.filename}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+            # Not its text, which may hold words of a prompt.
+            self._log(json.dumps({"error": type(error).__name__, "where": where[-3:]}))
         finally:
             line = {
                 "time": round(time.time(), 3),

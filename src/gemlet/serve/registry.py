@@ -66,10 +66,6 @@ class Registry:
         """In the order they were given."""
         return list(self._served.values())
 
-    def models(self) -> list[Model]:
-        """Each model once."""
-        return list(dict.fromkeys(served.model for served in self.all()))
-
     def find(self, name: str | None) -> Served:
         """By name; the first for none and for a hosted model's. ApiError 404 for any other."""
         if name is not None and (known := self._served.get(name)) is not None:

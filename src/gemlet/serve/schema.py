@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 NO_EFFECT = "Accepted, without effect: "
 REFUSED = "Refused unless null: "
@@ -98,7 +98,7 @@ class ChatRequest(Generation):
     response_format: dict[str, Any] | None = Field(None, description="The form the answer must have.")
     tools: list[dict[str, Any]] | None = Field(None, description="Functions that the model may call.")
     tool_choice: str | dict[str, Any] | None = Field(None, description="Whether it must call one.")
-    parallel_tool_calls: bool | None = Field(None, description="Whether it may call several.")
+    parallel_tool_calls: None = Field(None, description=REFUSED + "there are no tools yet.")
     metadata: dict[str, str] | None = Field(None, description=NO_EFFECT + "nothing is stored.")
     modalities: list[Literal["text"]] | None = Field(None, description="Text is all there is.")
     store: Literal[False] | None = Field(None, description="Nothing is stored: true is refused.")
@@ -129,18 +129,32 @@ class ChatRequest(Generation):
         extra = {
             "tools": self.tools,
             "tool_choice": self.tool_choice,
-            "response_format": self.response_format,
+            # Text is what every answer is.
+            "response_format": None if self.response_format == {"type": "text"} else self.response_format,
         }
         return super().options() | extra | {"max_tokens": limit, "logprobs": logprobs}
 
 
-Prompt = str | list[str] | list[int] | list[list[int]]
+One = str | list[int]
+
+
+def _each(value: Any) -> Any:
+    """A text, or token ids, is a list of one."""
+    alone = isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int))
+    return [value] if alone else value
+
+
+Prompts = Annotated[
+    list[One],
+    Field(min_length=1, max_length=MAX_INPUTS),
+    BeforeValidator(_each, str | list[int] | list[One]),
+]
 
 
 class CompletionRequest(Generation):
     """`POST /v1/completions`."""
 
-    prompt: Prompt = Field(description="Text, token ids, or a list of either.")
+    prompt: Prompts = Field(description="Text, token ids, or a list of either.")
     max_tokens: int | None = Field(None, ge=0, description="16 by default; 0 only with echo.")
     echo: bool | None = Field(None, description="The answer begins with the prompt.")
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS, description="The likeliest tokens of each.")
@@ -155,14 +169,6 @@ class CompletionRequest(Generation):
             raise ValueError("best_of must equal n: every answer is given")
         return self
 
-    def prompts(self) -> list[str] | list[list[int]]:
-        """Every prompt; `list[int]` is one."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]
-        return self.prompt  # type: ignore[return-value]
-
     def options(self) -> dict[str, Any]:
         limit = 16 if self.max_tokens is None else self.max_tokens
         logprobs = 0 if self.logprobs is None else max(1, self.logprobs)
@@ -173,18 +179,10 @@ class EmbeddingRequest(Strict):
     """`POST /v1/embeddings`."""
 
     model: str = Field(description="A served model.")
-    input: Prompt = Field(description="Text, token ids, or a list of either.")
+    input: Prompts = Field(description="Text, token ids, or a list of either.")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="How numbers are written.")
     dimensions: None = Field(None, description=REFUSED + "the model has one size.")
     user: str | None = Field(None, description=NO_EFFECT + "there is nobody to tell.")
-
-    def inputs(self) -> list[str] | list[list[int]]:
-        """Every text."""
-        if isinstance(self.input, str):
-            return [self.input]
-        if self.input and isinstance(self.input[0], int):
-            return [self.input]
-        return self.input  # type: ignore[return-value]
 
 
 class TokenizeRequest(Strict):

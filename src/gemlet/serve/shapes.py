@@ -5,22 +5,25 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from gemlet.infer.answer import token_logprob
+from gemlet.serve.errors import ApiError
+from gemlet.serve.registry import Served
 from gemlet.text.tokenizer import Tokenizer
-from gemlet.types import Completion, TokenLogprob, as_dict
-
-FINISH = {"cancelled": "stop"}
+from gemlet.types import Completion, TokenEvent, TokenLogprob, as_dict
 
 
-def new_id(kind: str) -> str:
-    """Such as chatcmpl-…: never the same twice."""
-    return f"{kind}-{secrets.token_hex(12)}"
-
-
-def now() -> int:
-    """Seconds since 1970."""
-    return int(time.time())
+def head_of(served: Served, kind: str, prefix: str) -> dict[str, Any]:
+    """What every object of an answer begins with. The id, such as chatcmpl-…, is never the same twice."""
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": served.name,
+        "system_fingerprint": served.fingerprint,
+    }
 
 
 def usage_of(choices: Sequence[Completion]) -> dict[str, Any]:
@@ -38,6 +41,20 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) ->
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
+
+
+def finish_of(completion: Completion) -> str:
+    """Why an answer ended. ApiError for one that was cut off: nobody is to take it for a whole one."""
+    if completion.finish_reason == "cancelled":
+        raise ApiError(503, "the answer was cut off: the model was closed", type="server_error")
+    return completion.finish_reason
+
+
+def logprob_of(tokenizer: Tokenizer, event: TokenEvent) -> TokenLogprob | None:
+    """A streamed token with its log-probability, if it has one."""
+    if event.token_id is None or event.logprob is None:
+        return None
+    return replace(token_logprob(tokenizer, event.token_id, event.logprob), top=event.top)
 
 
 def timings_of(completion: Completion) -> dict[str, Any]:

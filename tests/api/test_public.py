@@ -21,6 +21,9 @@ SHARED = {
     "ignore_eos": False,
     "adapter": None,
     "stream": False,
+    "response_format": None,
+    "regex": None,
+    "grammar": None,
 }
 
 
@@ -51,7 +54,7 @@ def test_unknown_names_are_an_attribute_error():
             (
                 name,
                 "messages",
-                {"max_tokens": None, "tools": None, "tool_choice": None, "response_format": None, **SHARED},
+                {"max_tokens": None, "tools": None, "tool_choice": None, **SHARED},
             )
             for name in ("chat", "achat")
         ),

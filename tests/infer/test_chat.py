@@ -248,7 +248,7 @@ def test_unknown_and_unsupported_parameters_are_named(model):
         model.generate(PROMPT, max_length=5)
     assert caught.value.parameter == "max_length"
     messages = [{"role": "user", "content": "x"}]
-    for name in ("tools", "tool_choice", "response_format"):
+    for name in ("tools", "tool_choice"):
         with pytest.raises(UnsupportedParameterError, match=name):
             model.chat(messages, **{name: []})
         with pytest.raises(UnsupportedParameterError, match=name):

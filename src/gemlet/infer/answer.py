@@ -98,7 +98,7 @@ class Answer:
         if event.logprob is not None:
             choice.logprobs.append(token_logprob(self._tokenizer, event.token_id, event.logprob, event.top))
             top = choice.logprobs[-1].top
-        stopped_by_id = event.finish == "stop"
+        stopped_by_id = event.finish == "stop" and event.token_id in self._request.stop_ids
         text = "" if stopped_by_id else choice.stream.push(event.token_id)
         if event.finish is not None:
             text += choice.stream.finish()

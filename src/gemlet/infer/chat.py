@@ -12,6 +12,7 @@ from gemlet.errors import ConversationError
 from gemlet.infer.adapters import Adapters
 from gemlet.infer.answer import Answer, Prepared
 from gemlet.infer.cache import PageFiles, root_key
+from gemlet.infer.constrain import Constraint, Constraints
 from gemlet.infer.engine import PREFIX_BYTES, Engine, Ticket
 from gemlet.infer.options import (
     Defaults,
@@ -24,6 +25,7 @@ from gemlet.infer.options import (
 )
 from gemlet.infer.reading import PromptReading
 from gemlet.infer.requests import Sink
+from gemlet.infer.response_format import Shape, shape_of
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.scoring import TextOrIds
 from gemlet.infer.speculate import Speculator
@@ -84,6 +86,7 @@ class Model(PromptReading):
             spare_work=spare_work,
         )
         self.context = self._engine.context
+        self._constraints = Constraints(tokenizer, self.config.stop_ids)
         self._defaults = Defaults(sampling, self.config.stop_ids, self.context, self.config.vocab_size)
 
     # The overloads say what a call gives: one completion, a list of `n`, or the events as they come.
@@ -104,6 +107,9 @@ class Model(PromptReading):
         logprobs: int = 0,
         ignore_eos: bool = False,
         adapter: str | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
@@ -113,13 +119,15 @@ class Model(PromptReading):
         after `max_tokens` (None: all the context holds). `seed` None draws one, which is reported.
         `logprobs` K > 0 gives each token's log-probability and the K likeliest. `sampling` takes the fields
         of `Sampling`. `adapter` names one of `adapters`, or "base"; None is that of the model's reference.
+        `response_format` (OpenAI's), `regex` or `grammar` (Lark): the shape that the answer is held to.
         `token_ids` include the stop id that ended an answer; `text` has no stop string.
 
         Returns a Completion, a list of them for n > 1, or with `stream` an iterator of TokenEvent, whose
         `close` cancels. Raises InvalidRequestError, UnsupportedParameterError, ContextLengthError,
         QueueFullError, ModelClosedError.
         """
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
+        shape = shape_of(response_format, regex, grammar)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape)
         return self._answer(lambda: self._continuation(prompt, options), n, stream)
 
     @overload
@@ -135,24 +143,27 @@ class Model(PromptReading):
         max_tokens: int | None = None,
         tools: Any = None,
         tool_choice: Any = None,
-        response_format: Any = None,
         n: int = 1,
         stop: Stop = (),
         seed: int | None = None,
         logprobs: int = 0,
         ignore_eos: bool = False,
         adapter: str | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
         """Answer a conversation of role/content dictionaries or Message values; otherwise as `generate`.
 
         What had to be changed about the messages is in the completion's `normalisations`; a model without a
-        chat format is asked in a short few-shot frame, which is said there too. `tools`, `tool_choice` and
-        `response_format` are refused with UnsupportedParameterError. Raises ConversationError.
+        chat format is asked in a short few-shot frame, which is said there too. `tools` and `tool_choice`
+        are refused with UnsupportedParameterError. Raises ConversationError.
         """
-        refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
+        refuse_unsupported(tools=tools, tool_choice=tool_choice)
+        shape = shape_of(response_format, regex, grammar)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape)
         return self._answer(lambda: self._reply(messages, options), n, stream)
 
     @overload
@@ -176,6 +187,9 @@ class Model(PromptReading):
         logprobs: int = 0,
         ignore_eos: bool = False,
         adapter: str | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
@@ -183,7 +197,8 @@ class Model(PromptReading):
 
         Cancelling the task that waits, or closing the iterator, cancels the request.
         """
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
+        shape = shape_of(response_format, regex, grammar)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape)
         return self._answer_async(lambda: self._continuation(prompt, options), n, stream)
 
     @overload
@@ -203,19 +218,22 @@ class Model(PromptReading):
         max_tokens: int | None = None,
         tools: Any = None,
         tool_choice: Any = None,
-        response_format: Any = None,
         n: int = 1,
         stop: Stop = (),
         seed: int | None = None,
         logprobs: int = 0,
         ignore_eos: bool = False,
         adapter: str | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
         stream: bool = False,
         **sampling: Any,
     ) -> Any:
         """`chat` for an event loop: a coroutine, or with `stream` an async iterator of TokenEvent."""
-        refuse_unsupported(tools=tools, tool_choice=tool_choice, response_format=response_format)
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling)
+        refuse_unsupported(tools=tools, tool_choice=tool_choice)
+        shape = shape_of(response_format, regex, grammar)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape)
         return self._answer_async(lambda: self._reply(messages, options), n, stream)
 
     def tokenize(self, text: str, bos: bool = True) -> list[int]:
@@ -265,12 +283,22 @@ class Model(PromptReading):
 
     def _continuation(self, prompt: TextOrIds, options: Options) -> Prepared:
         ids = self.tokenize(prompt) if isinstance(prompt, str) else check_ids(prompt)
-        return prepare(ids, options, self._defaults, adapter=self._adapters.find(options.adapter))
+        adapter = self._adapters.find(options.adapter)
+        return prepare(
+            ids, options, self._defaults, adapter=adapter, constraint=self._constraint(options.shape)
+        )
 
     def _reply(self, messages: Messages, options: Options) -> Prepared:
         rendered = self._rendered(messages, strict=False)
         adapter = self._adapters.find(options.adapter)
-        return prepare(rendered.ids, options, self._defaults, rendered.stop, rendered.normalisations, adapter)
+        # The stops of the few-shot frame could cut a JSON text, which ends by itself.
+        stop = () if options.shape is not None and options.shape.kind == "schema" else rendered.stop
+        constraint = self._constraint(options.shape)
+        said = rendered.normalisations
+        return prepare(rendered.ids, options, self._defaults, stop, said, adapter, constraint)
+
+    def _constraint(self, shape: Shape | None) -> Constraint | None:
+        return None if shape is None else self._constraints.compile(shape)
 
     def _rendered(self, messages: Messages, strict: bool) -> Rendered:
         if self.has_chat_format:

@@ -10,7 +10,9 @@ from typing import Any
 from gemlet.errors import ContextLengthError, InvalidRequestError, UnsupportedParameterError
 from gemlet.infer.adapters import LoadedAdapter
 from gemlet.infer.answer import Prepared
+from gemlet.infer.constrain import Constraint
 from gemlet.infer.requests import AnswerRequest
+from gemlet.infer.response_format import Shape
 from gemlet.infer.sample import REACH, check_seed, draw_seed, merge_sampling
 from gemlet.types import Sampling
 
@@ -29,6 +31,7 @@ class Options:
     ignore_eos: bool
     adapter: str | None
     sampling: Mapping[str, Any]
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def prepare(
     stop: Sequence[str] = (),
     normalisations: tuple[str, ...] = (),
     adapter: LoadedAdapter | None = None,
+    constraint: Constraint | None = None,
 ) -> Prepared:
     """The request for an answer to `ids`. `stop`: strings that end it besides those of the options.
 
@@ -73,6 +77,7 @@ def prepare(
         stop_ids=frozenset(stop_ids if options.ignore_eos else {*stop_ids, *defaults.stop_ids}),
         logprobs=options.logprobs or None,
         adapter=adapter,
+        constraint=constraint,
     )
     return Prepared(request, tuple(dict.fromkeys((*strings, *stop))), normalisations)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.infer.adapters import LoadedAdapter
+from gemlet.infer.constrain import Constraint
 from gemlet.types import Sampling
 
 
@@ -29,6 +30,7 @@ class AnswerRequest:
     logprobs: int | None = None
     priority: int = 0
     adapter: LoadedAdapter | None = None
+    constraint: Constraint | None = None
 
     @property
     def positions(self) -> int:

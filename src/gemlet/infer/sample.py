@@ -110,7 +110,14 @@ class Sampler:
     """Chooses the tokens of one choice and remembers the tokens its penalties count."""
 
     def __init__(
-        self, sampling: Sampling, *, seed: int, choice: int, prompt_ids: Sequence[int], ranking: Ranking
+        self,
+        sampling: Sampling,
+        *,
+        seed: int,
+        choice: int,
+        prompt_ids: Sequence[int],
+        ranking: Ranking,
+        constrained: bool = False,
     ) -> None:
         self._sampling = sampling
         self._seed = seed
@@ -121,22 +128,30 @@ class Sampler:
         counts = sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
         self._counts_tokens = counts or sampling.repetition_penalty != 1
         self._changes_row = self._counts_tokens or bool(sampling.logit_bias)
+        self._constrained = constrained
 
     @property
     def reach(self) -> int | None:
         """How many of the largest logits are enough to choose by; None when any may be needed."""
-        if self._changes_row or self._sampling.top_k > REACH:
+        if self._constrained or self._changes_row or self._sampling.top_k > REACH:
             return None
         return 1 if self._sampling.temperature == 0 else self._sampling.top_k or None
 
-    def choose(self, row: Row | Largest, position: int) -> int:
-        """The token at an absolute position. `row`: float32 [vocab], not changed, or its `reach` largest."""
+    def choose(self, row: Row | Largest, position: int, allowed: NDArray[np.int64] | None = None) -> int:
+        """The token at an absolute position. `row`: float32 [vocab], not changed, or its `reach` largest.
+
+        `allowed`: the ids to choose among, ascending, after bias and penalties; None for all.
+        """
         u = uniform(self._seed, self._choice, position)
         if isinstance(row, Largest):
             return choose_of_largest(row, self._sampling, u, self._ranking)
         if self._changes_row:
             row = self._changed(row)
-        token = choose(row, self._sampling, u, self._ranking)
+        if allowed is None:
+            token = choose(row, self._sampling, u, self._ranking)
+        else:
+            _check_finite(row.min())
+            token = int(allowed[choose(row[allowed], self._sampling, u, self._ranking)])
         if self._counts_tokens:
             self._answer[token] += 1
             self._seen[token] = None

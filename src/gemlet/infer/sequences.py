@@ -78,8 +78,19 @@ class AnswerSequence:
         self._drafted = self._accepted = 0
         self._ranking = ranking
         self._sampler = Sampler(
-            request.sampling, seed=request.seed, choice=index, prompt_ids=request.ids, ranking=ranking
+            request.sampling,
+            seed=request.seed,
+            choice=index,
+            prompt_ids=request.ids,
+            ranking=ranking,
+            constrained=request.constraint is not None,
         )
+        self._matcher = None if request.constraint is None else request.constraint.matcher(request.stop_ids)
+
+    def prepare(self, answers: bool) -> None:
+        """Have what the constraint allows worked out while a step runs, if it `answers`."""
+        if answers and self._matcher is not None:
+            self._matcher.prepare(self.draft)
 
     @property
     def in_prompt(self) -> bool:
@@ -124,14 +135,16 @@ class AnswerSequence:
     def answer(self, row: Logits, guess: int | None = None) -> bool:
         """Choose the next token and emit it; whether the choice goes on. `guess`: what a draft has there."""
         request, position = self.request, len(self.ids)
-        token = self._sampler.choose(row, position)
+        matcher = self._matcher
+        token = self._sampler.choose(row, position, None if matcher is None else matcher.allowed())
+        complete = matcher is not None and matcher.accept(token)
         self._accepted += token == guess
         value: float | None = None
         top: Alternatives = ()
         if request.logprobs is not None and not isinstance(row, Largest):
             value, top = logprob(row, token, request.logprobs, self._ranking)
         finish: Literal["stop", "length"] | None = None
-        if token in request.stop_ids:
+        if complete or token in request.stop_ids:
             finish = "stop"
         elif position + 1 == request.positions:
             finish = "length"
@@ -172,6 +185,9 @@ class PromptSequence:
     def tokens(self, start: int, rows: int) -> list[int]:
         """The ids to read at [start, start + rows)."""
         return self.ids[start : start + rows]
+
+    def prepare(self, answers: bool) -> None:
+        """Nothing constrains it."""
 
     def wanted(self, start: int, rows: int) -> tuple[list[int], list[int]]:
         """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""

@@ -33,3 +33,9 @@ def batch_of(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int
     top = max(tops) if tops and min(tops) > 0 else 0
     counts = tuple(rows for _, _, rows in spans)
     return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters, top)
+
+
+def prepare(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int], list[int]]]) -> None:
+    """Have what constraints allow worked out beside the step, for the sequences it answers."""
+    for (sequence, _, _), (of_logits, _) in zip(spans, wanted, strict=True):
+        sequence.prepare(bool(of_logits))

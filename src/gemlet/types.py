@@ -23,6 +23,19 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a call in a streamed answer. The first one of a call has its id and name, and no arguments.
+
+    `index` is the call's place among the answer's calls; the `arguments` of all its pieces belong together.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
 class Message:
     """One message of a conversation."""
 

@@ -253,8 +253,16 @@ def test_unknown_and_unsupported_parameters_are_named(model):
             model.chat(messages, **{name: []})
         with pytest.raises(UnsupportedParameterError, match=name):
             model.achat(messages, **{name: []})
-    with pytest.raises(UnsupportedParameterError, match="tools"):
-        model.render(messages, tools=[])
+
+
+def test_rendering_declares_tools(model):
+    messages = [{"role": "user", "content": "x"}]
+    tools = [{"type": "function", "function": {"name": "time"}}]
+    declared = model.detokenize(model.render(messages, tools=tools, strict=True))
+    assert '"name":"time"' in declared
+    assert model.render(messages, tools=[]) == model.render(messages)
+    with pytest.raises(InvalidRequestError, match=r"tools\[0\].function.name"):
+        model.render(messages, tools=[{"type": "function", "function": {}}])
 
 
 def test_control_strings_in_text_stay_text(model):
@@ -314,7 +322,7 @@ def test_stop_strings_of_the_frame_end_an_answer(monkeypatch):
         asked = [{"role": "user", "content": "area?"}]
         whole = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True)
         framed, stop = chat_module.render_base(asked, base.tokenizer), whole.text[20:23]
-        monkeypatch.setattr(chat_module, "render_base", lambda *_: replace(framed, stop=(stop,)))
+        monkeypatch.setattr(chat_module, "render_base", lambda *_, **__: replace(framed, stop=(stop,)))
         done = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True, stop="never said")
         assert done.text == whole.text[: whole.text.index(stop)] and done.stop_reason == stop
 

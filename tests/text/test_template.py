@@ -150,11 +150,11 @@ def test_tool_calls_and_results() -> None:
     rendered = render(messages, tiny())
     assert turns(rendered) == [
         "user\nWhat time is it?",
-        'model\n{"name": "time", "parameters": {"zone": "UTC"}}',
+        'model\n{"name":"time","parameters":{"zone": "UTC"}}',
         "user\nResult of time:\n12:00\n\nResult of clock:\nnoon\n\nResult of the tool:\nlate",
     ]
     assert [line.split(":")[0] for line in rendered.normalisations] == [
-        "messages[1]", "messages[2]", "messages[3]", "messages[3]", "messages[4]", "messages[4]",
+        "messages[1]", "messages[2]", "messages[3]", "messages[4]",
     ]  # fmt: skip
     as_values = [
         Message("user", "What time is it?"),
@@ -169,7 +169,7 @@ def test_tool_calls_and_results() -> None:
 def test_arguments_that_are_no_json_are_shown_as_text() -> None:
     call = ToolCall("1", "f", "{broken")
     rendered = render([user("a"), Message("assistant", "Well.", tool_calls=(call,))], tiny())
-    assert turns(rendered)[1] == 'model\nWell.\n{"name": "f", "parameters": "{broken"}'
+    assert turns(rendered)[1] == 'model\nWell.\n{"name":"f","parameters":"{broken"}'
 
 
 REFUSED_EVERYWHERE: list[tuple[Any, type[Exception], str]] = [

@@ -35,6 +35,7 @@ from gemlet.model.adapters import AdapterFile
 from gemlet.model.config import ModelConfig
 from gemlet.text.template import Rendered, render, render_base
 from gemlet.text.tokenizer import Tokenizer
+from gemlet.text.tools import Tool, read_tools
 from gemlet.types import AdapterInfo, Completion, Manifest, Message, Sampling
 
 Messages = Sequence[Message | Mapping[str, Any]]
@@ -247,10 +248,10 @@ class Model(PromptReading):
     def render(self, messages: Messages, tools: Any = None, strict: bool = False) -> list[int]:
         """The ids that `chat` would send, ending where the model's turn begins.
 
-        `strict` refuses, with ConversationError, what would otherwise be normalised.
+        `tools` is a list of functions as the OpenAI API takes it, which the prompt then declares. `strict`
+        refuses, with ConversationError, what would otherwise be normalised.
         """
-        refuse_unsupported(tools=tools)
-        return list(self._rendered(messages, strict).ids)
+        return list(self._rendered(messages, strict, read_tools(tools)).ids)
 
     @property
     def adapters(self) -> Mapping[str, AdapterInfo]:
@@ -300,12 +301,12 @@ class Model(PromptReading):
     def _constraint(self, shape: Shape | None) -> Constraint | None:
         return None if shape is None else self._constraints.compile(shape)
 
-    def _rendered(self, messages: Messages, strict: bool) -> Rendered:
+    def _rendered(self, messages: Messages, strict: bool, tools: Sequence[Tool] = ()) -> Rendered:
         if self.has_chat_format:
-            return render(messages, self.tokenizer, strict=strict)
+            return render(messages, self.tokenizer, tools=tools, strict=strict)
         if strict:
             raise ConversationError("a base model has no chat format that could be kept strictly")
-        return render_base(messages, self.tokenizer)
+        return render_base(messages, self.tokenizer, tools=tools)
 
     def _submit(self, prepared: Prepared, sink: Sink) -> tuple[Answer, Ticket]:
         tickets: list[Ticket] = []

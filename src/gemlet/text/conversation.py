@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gemlet.errors import ConversationError, UnsupportedParameterError
 from gemlet.text.tokenizer import check_text
+from gemlet.text.tools import BETWEEN_RESULTS, calls_text, result_text
 from gemlet.types import Message, ToolCall
 
 ROLES = ("system", "developer", "user", "assistant", "model", "tool")
@@ -16,6 +16,8 @@ _KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 _OTHER_MEDIA = ("image", "image_url", "input_image", "input_audio", "audio", "file", "input_file", "video")
 _BETWEEN = "\n\n"
 """Joins texts that become one turn."""
+_LAST = 1 << 30
+"""The place of a result that belongs to none of the calls."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,20 @@ class _Parsed:
         return "".join(part.strip() for part in self.parts or ())
 
 
-def read_strictly(messages: Sequence[Message | Mapping[str, Any]]) -> Conversation:
+def read_strictly(
+    messages: Sequence[Message | Mapping[str, Any]], *, with_tools: bool = False
+) -> Conversation:
     """What the reference template makes of messages; ConversationError where that template raises.
 
-    Also refused are tool calls, which the template leaves out without a word.
+    Also refused are tool calls, which the template leaves out without a word. It knows no tools: with them,
+    what is refused is whatever `read_leniently` would change.
     """
+    if with_tools:
+        conversation = read_leniently(messages, with_tools=True)
+        if conversation.normalisations:
+            hint = "this is refused in strict mode, where nothing is changed"
+            raise ConversationError(conversation.normalisations[0], hint=hint)
+        return conversation
     parsed = _parse_all(messages)
     system = None
     if parsed[0].role == "system":
@@ -75,13 +86,16 @@ def read_strictly(messages: Sequence[Message | Mapping[str, Any]]) -> Conversati
     return Conversation(system, tuple(turns))
 
 
-def read_leniently(messages: Sequence[Message | Mapping[str, Any]]) -> Conversation:
+def read_leniently(
+    messages: Sequence[Message | Mapping[str, Any]], *, with_tools: bool = False
+) -> Conversation:
     """Turns of user and model in alternation, user first, with nothing lost; ConversationError if impossible.
 
-    Messages that the reference template accepts whole give the same turns as in strict mode.
+    Messages that the reference template accepts whole give the same turns as in strict mode. `with_tools`:
+    the model is told of tools, so that their calls and results belong to the format.
     """
     parsed = _parse_all(messages)
-    builder = _Builder()
+    builder = _Builder(with_tools)
     leading = 0
     while leading < len(parsed) and parsed[leading].role in ("system", "developer"):
         builder.add_system(parsed[leading])
@@ -93,11 +107,16 @@ def read_leniently(messages: Sequence[Message | Mapping[str, Any]]) -> Conversat
 
 @dataclass
 class _Builder:
+    with_tools: bool
     systems: list[str] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     wheres: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     call_names: dict[str, str] = field(default_factory=dict)
+    awaited: dict[str, int] = field(default_factory=dict)
+    """The calls of the last answer that have no result yet, and their order."""
+    results: list[tuple[int, str]] = field(default_factory=list)
+    """Results of one turn, each with its call's place."""
 
     def add_system(self, message: _Parsed) -> None:
         if not message.parts:
@@ -111,26 +130,60 @@ class _Builder:
         self.systems.append("".join(message.parts))
 
     def add_turn(self, message: _Parsed) -> None:
-        role, text = "user", message.text
-        if message.role in ("assistant", "model"):
-            role = "model"
-            if message.tool_calls:
-                self.call_names |= {call.id: call.name for call in message.tool_calls}
-                text = "\n".join([*([text] if text else []), *map(_call_text, message.tool_calls)])
-                self.lines.append(f"{message.where}: tool calls are rendered as JSON text")
-        elif message.tool_calls:
-            raise ConversationError(f"{message.where}: only an assistant message has tool calls")
-        elif message.role == "tool":
-            name = message.name or self.call_names.get(message.tool_call_id or "")
-            text = f"Result of {name}:\n{text}" if name else f"Result of the tool:\n{text}"
-            self.lines.append(f"{message.where}: a tool result is rendered as a user turn")
-        elif message.role != "user":
-            self.lines.append(f"{message.where}: a late {message.role} message is rendered as a user turn")
         if message.parts is None and not message.tool_calls:
             raise ConversationError(f"{message.where}: has no content")
-        if message.name is not None and message.role != "tool":
+        if message.tool_calls and message.role not in ("assistant", "model"):
+            raise ConversationError(f"{message.where}: only an assistant message has tool calls")
+        if message.role == "tool":
+            self._add_result(message)
+            return
+        self._end_results(message.where)
+        if message.name is not None:
             self.lines.append(f"{message.where}: the name {message.name!r} is not shown to the model")
-        self._append(Turn(role, text), message.where)
+        if message.role in ("assistant", "model"):
+            self._append(Turn("model", self._with_calls(message)), message.where)
+            return
+        if message.role != "user":
+            self.lines.append(f"{message.where}: a late {message.role} message is rendered as a user turn")
+        self._append(Turn("user", message.text), message.where)
+
+    def _with_calls(self, message: _Parsed) -> str:
+        if not message.tool_calls:
+            return message.text
+        if not self.with_tools:
+            self.lines.append(f"{message.where}: tool calls are rendered as JSON text")
+        self.call_names |= {call.id: call.name for call in message.tool_calls}
+        self.awaited = {call.id: place for place, call in enumerate(message.tool_calls)}
+        return calls_text(message.text, message.tool_calls)
+
+    def _add_result(self, message: _Parsed) -> None:
+        call_id = message.tool_call_id or ""
+        name = self.call_names.get(call_id) or message.name
+        if not self.with_tools:
+            self.lines.append(f"{message.where}: a tool result is rendered as a user turn")
+        elif call_id not in self.awaited:
+            answered = call_id in self.call_names
+            problem = "is not one that waits for a result" if answered else "names no call"
+            self.lines.append(f"{message.where}: the tool_call_id {message.tool_call_id!r} {problem}")
+        place = self.awaited.pop(call_id, _LAST)
+        if self.results:
+            # They are one turn, in the order of their calls; results of no call come last.
+            self.results.append((place, result_text(name, message.text)))
+            ordered = sorted(self.results, key=lambda result: result[0])
+            self.turns[-1] = Turn("user", BETWEEN_RESULTS.join(text for _, text in ordered))
+            return
+        text = result_text(name, message.text)
+        alone = not self.turns or self.turns[-1].role == "model"
+        self._append(Turn("user", text), message.where)
+        if alone:
+            self.results.append((place, text))
+
+    def _end_results(self, where: str) -> None:
+        """Whatever follows the results: calls without one are given up."""
+        if self.awaited and self.with_tools:
+            missing = ", ".join(map(repr, self.awaited))
+            self.lines.append(f"{where}: comes before the results of the calls {missing}")
+        self.awaited, self.results = {}, []
 
     def _append(self, turn: Turn, where: str) -> None:
         if self.turns and self.turns[-1].role == turn.role:
@@ -152,15 +205,6 @@ class _Builder:
             self.turns.insert(0, Turn("user", (system or "").strip()))
             system = None
         return Conversation(system, tuple(self.turns), tuple(self.lines))
-
-
-def _call_text(call: ToolCall) -> str:
-    try:
-        json.loads(call.arguments)
-        arguments = call.arguments
-    except ValueError:
-        arguments = json.dumps(call.arguments)
-    return f'{{"name": {json.dumps(call.name)}, "parameters": {arguments}}}'
 
 
 def _parse_all(messages: Sequence[Message | Mapping[str, Any]]) -> list[_Parsed]:

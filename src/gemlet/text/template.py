@@ -15,12 +15,14 @@ from typing import Any
 from gemlet.errors import ConversationError
 from gemlet.text.conversation import Conversation, Turn, read_leniently, read_strictly
 from gemlet.text.tokenizer import Tokenizer
+from gemlet.text.tools import Tool, call_text, declaration, result_text
 from gemlet.types import Message
 
 _START, _END = "<start_of_turn>", "<end_of_turn>"
 _AFTER_SYSTEM = "\n\n"
+"""Follows the declaration of tools and the system message at the head of the first turn."""
 
-_REVISION = 1
+_REVISION = 2
 """To be raised when the same messages give other ids."""
 
 # What a base model reads before the conversation: it goes on as it sees others begin.
@@ -39,6 +41,20 @@ _BASE_EXAMPLES = (
     ),
     Turn("user", "My favourite colour is green. What is my favourite colour?"),
     Turn("model", "Your favourite colour is green."),
+)
+# What it reads besides when there are tools: how they are called, and when they are not.
+_BASE_TOOL = Tool(
+    "get_population",
+    "The number of people who live in a city.",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+_BASE_TOOL_EXAMPLES = (
+    Turn("user", "How many people live in Oslo?"),
+    Turn("model", call_text(_BASE_TOOL.name, '{"city":"Oslo"}')),
+    Turn("user", result_text(_BASE_TOOL.name, "717710")),
+    Turn("model", "717,710 people live in Oslo."),
+    Turn("user", "Thank you!"),
+    Turn("model", "You are welcome!"),
 )
 _BASE_NAMES = {"user": "User:\n", "model": "Assistant:\n"}
 _BASE_INSTRUCTIONS = "Instructions:\n"
@@ -68,19 +84,22 @@ def render(
     messages: Sequence[Message | Mapping[str, Any]],
     tokenizer: Tokenizer,
     *,
+    tools: Sequence[Tool] = (),
     add_generation_prompt: bool = True,
     strict: bool = False,
 ) -> Rendered:
     """The ids of a conversation, ending where the model's turn begins, or without that prompt.
 
+    `tools` are declared before everything else, so that what follows does not change the ids up to there.
     The ids of a conversation are the beginning of those of its continuation. Raises ConversationError or
     UnsupportedParameterError naming the message, TextError for half of a surrogate pair.
     """
-    conversation = read_strictly(messages) if strict else read_leniently(messages)
+    read = read_strictly if strict else read_leniently
+    conversation = read(messages, with_tools=bool(tools))
     start, end = _marker(tokenizer, _START), _marker(tokenizer, _END)
     newline = tokenizer.encode("\n")
     ids, mask = [tokenizer.bos_id], [False]
-    for turn in _with_system(conversation):
+    for turn in _with_head(conversation, tools):
         head = f"{turn.role}\n"
         # One text: a newline before the content must become one token with the head's.
         text = tokenizer.encode(head + turn.text)
@@ -96,17 +115,23 @@ def render(
     return Rendered(tuple(ids), tuple(mask), conversation.normalisations)
 
 
-def render_base(messages: Sequence[Message | Mapping[str, Any]], tokenizer: Tokenizer) -> Rendered:
+def render_base(
+    messages: Sequence[Message | Mapping[str, Any]], tokenizer: Tokenizer, *, tools: Sequence[Tool] = ()
+) -> Rendered:
     """The ids of a conversation for a model without a chat format: a plain dialogue after a few examples.
 
     The answer ends at one of `stop`; nothing is marked to be learned. Raises as `render` does.
     """
-    conversation = read_leniently(messages)
-    parts = [_BASE_OPENING]
-    parts += [_BASE_NAMES[turn.role] + turn.text for turn in _BASE_EXAMPLES]
+    conversation = read_leniently(messages, with_tools=bool(tools))
+    parts = [_BASE_OPENING, *_dialogue(_BASE_EXAMPLES)]
+    if tools:
+        parts += [_BASE_INSTRUCTIONS + declaration([_BASE_TOOL]), *_dialogue(_BASE_TOOL_EXAMPLES)]
+    instructions = [declaration(tools)] if tools else []
     if conversation.system is not None:
-        parts.append(_BASE_INSTRUCTIONS + conversation.system.strip())
-    parts += [_BASE_NAMES[turn.role] + turn.text for turn in conversation.turns]
+        instructions.append(conversation.system.strip())
+    if instructions:
+        parts.append(_BASE_INSTRUCTIONS + _AFTER_SYSTEM.join(instructions))
+    parts += _dialogue(conversation.turns)
     parts.append(_BASE_NAMES["model"])
     ids = tokenizer.encode(_BASE_BETWEEN.join(parts), bos=True)
     lines = (_BASE_LINE, *conversation.normalisations)
@@ -115,20 +140,28 @@ def render_base(messages: Sequence[Message | Mapping[str, Any]], tokenizer: Toke
 
 def template_sha256(*, base: bool = False) -> str:
     """Identifies the chat format, or the frame for base models, and its version."""
-    parts: tuple[object, ...] = (_REVISION, _START, _END, _AFTER_SYSTEM)
+    sample = (declaration([_BASE_TOOL]), [(turn.role, turn.text) for turn in _BASE_TOOL_EXAMPLES])
+    parts: tuple[object, ...] = (_REVISION, _START, _END, _AFTER_SYSTEM, sample)
     if base:
         examples = [(turn.role, turn.text) for turn in _BASE_EXAMPLES]
         wording = (_BASE_OPENING, examples, _BASE_NAMES, _BASE_INSTRUCTIONS, _BASE_BETWEEN, _BASE_STOP)
-        parts = (_REVISION, *wording)
+        parts = (_REVISION, *wording, sample)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _with_system(conversation: Conversation) -> tuple[Turn, ...]:
-    """The turns with the system message at the head of the first one."""
-    if conversation.system is None or not conversation.turns:
+def _with_head(conversation: Conversation, tools: Sequence[Tool]) -> tuple[Turn, ...]:
+    """The turns with the declaration of tools and the system message at the head of the first one."""
+    head = declaration(tools) + _AFTER_SYSTEM if tools else ""
+    if conversation.system is not None:
+        head += conversation.system + _AFTER_SYSTEM
+    if not (head and conversation.turns):
         return conversation.turns
     first, *others = conversation.turns
-    return (Turn(first.role, conversation.system + _AFTER_SYSTEM + first.text), *others)
+    return (Turn(first.role, head + first.text), *others)
+
+
+def _dialogue(turns: Sequence[Turn]) -> list[str]:
+    return [_BASE_NAMES[turn.role] + turn.text for turn in turns]
 
 
 def _marker(tokenizer: Tokenizer, name: str) -> int:

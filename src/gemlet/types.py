@@ -179,7 +179,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished answer."""
+    """A finished answer. `text` is what is not a call; after `tool_calls` was "stop" its reason is theirs."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -200,7 +200,8 @@ class TokenEvent:
     """One token of a streamed answer. `text` may be empty while a character is incomplete.
 
     `index` is the choice (0 to n-1); `completion` is set on the last event of a choice. `top` holds the
-    likeliest tokens where log-probabilities were asked for.
+    likeliest tokens where log-probabilities were asked for, `tool_calls` the pieces of calls that the token
+    made certain.
     """
 
     text: str
@@ -209,6 +210,7 @@ class TokenEvent:
     index: int = 0
     completion: Completion | None = None
     top: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -247,12 +247,6 @@ def test_unknown_and_unsupported_parameters_are_named(model):
     with pytest.raises(UnsupportedParameterError, match="'max_length'") as caught:
         model.generate(PROMPT, max_length=5)
     assert caught.value.parameter == "max_length"
-    messages = [{"role": "user", "content": "x"}]
-    for name in ("tools", "tool_choice"):
-        with pytest.raises(UnsupportedParameterError, match=name):
-            model.chat(messages, **{name: []})
-        with pytest.raises(UnsupportedParameterError, match=name):
-            model.achat(messages, **{name: []})
 
 
 def test_rendering_declares_tools(model):

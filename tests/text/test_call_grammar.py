@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from gemlet.text.call_grammar import MAX_CALLS, call_grammar, closed
 from gemlet.text.call_reader import CallReader
-from gemlet.text.tools import Tool, ToolChoice, call_text, read_tools
+from gemlet.text.tools import Tool, ToolChoice, ToolUse, call_text, read_tools
 
 llguidance = pytest.importorskip("llguidance")
 
@@ -26,10 +27,14 @@ AUTO, REQUIRED = ToolChoice("auto"), ToolChoice("required")
 TIME, OTHER = call_text("time", '{"zone":"é\\n\\"","n":-3,"unit":"h"}'), call_text("time_2-b", "{}")
 
 
-def follow(choice: ToolChoice, text: str, parallel: bool = True, tools: tuple[Tool, ...] = TOOLS) -> Any:
+def follow(
+    choice: ToolChoice, text: str, parallel: bool = True, tools: tuple[Tool, ...] = TOOLS
+) -> tuple[int, bool]:
     """How far the grammar follows the text, and whether the answer may end there."""
-    grammar = call_grammar(tools, choice, parallel)
-    assert grammar is not None
+    return match(call_grammar(ToolUse(tools, choice, parallel)), text)
+
+
+def match(grammar: str, text: str) -> tuple[int, bool]:
     matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar)
     assert not matcher.is_error(), matcher.get_error()
     return matcher.try_consume_tokens(list(text.encode())), matcher.is_accepting()
@@ -97,8 +102,16 @@ def test_one_call_where_several_are_not_wanted(choice: ToolChoice) -> None:
     assert follow(choice, f"{OTHER}\n{OTHER}", parallel=False)[0] <= len(OTHER) + 1
 
 
-def test_no_call_needs_no_grammar() -> None:
-    assert call_grammar(TOOLS, ToolChoice("none")) is None
+@pytest.mark.parametrize(
+    ("text", "followed"),
+    [('{"a":3}', 7), (TIME, None), (f"{TIME}\n{OTHER}", None), ("Hello", 0), ('{"a": 3}', 5), ("[]", 0)],
+)
+def test_json_of_a_schema_or_calls(text: str, followed: int | None) -> None:
+    answer = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    grammar = call_grammar(ToolUse(TOOLS, AUTO), json.dumps(answer))
+    whole = len(text.encode())
+    expected = whole if followed is None else followed
+    assert match(grammar, text) == (expected, expected == whole)
 
 
 def test_references_inside_a_schema() -> None:

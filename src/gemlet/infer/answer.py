@@ -5,26 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from gemlet.errors import GemletError, ModelClosedError
 from gemlet.infer.requests import AnswerRequest, Cancelled, Event, Failed, Outputs, Started, Token
+from gemlet.text.call_reader import CallReader
 from gemlet.text.stream import TextStream
 from gemlet.text.tokenizer import Tokenizer
-from gemlet.types import Completion, FinishReason, Manifest, Timings, TokenEvent, TokenLogprob, Usage
+from gemlet.text.tools import ToolUse
+from gemlet.types import (
+    Completion,
+    FinishReason,
+    Manifest,
+    Timings,
+    TokenEvent,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request with what its text needs: strings that end it, and what was changed about its messages."""
+    """A request with what its text needs: strings that end it, what was changed about its messages, and the
+    tools that it may call.
+    """
 
     request: AnswerRequest
     stop: tuple[str, ...] = ()
     normalisations: tuple[str, ...] = ()
+    tools: ToolUse | None = None
 
 
 @dataclass
 class _Choice:
     stream: TextStream
+    calls: CallReader | None
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -33,6 +49,19 @@ class _Choice:
     drafted: int = 0
     accepted: int = 0
     completion: Completion | None = None
+
+    def write(self, text: str, last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
+        """Take more text of the answer; what of it is no call, and the pieces of calls."""
+        if self.calls is None:
+            deltas: tuple[ToolCallDelta, ...] = ()
+        else:
+            piece = self.calls.push(text)
+            text, deltas = piece.text, piece.calls
+            if last:
+                rest = self.calls.finish()
+                text, deltas = text + rest.text, deltas + rest.calls
+        self.text += text
+        return text, deltas
 
 
 class Answer:
@@ -52,7 +81,10 @@ class Answer:
         self._cancel = cancel
         self._submitted = time.perf_counter()
         self._started: Started | None = None
-        self._choices = [_Choice(TextStream(tokenizer, prepared.stop)) for _ in range(prepared.request.n)]
+        self._choices = [
+            _Choice(TextStream(tokenizer, prepared.stop), _call_reader(prepared, index))
+            for index in range(prepared.request.n)
+        ]
 
     @property
     def prompt_tokens(self) -> int:
@@ -102,7 +134,7 @@ class Answer:
         text = "" if stopped_by_id else choice.stream.push(event.token_id)
         if event.finish is not None:
             text += choice.stream.finish()
-        choice.text += text
+        text, calls = choice.write(text, event.finish is not None or choice.stream.stopped is not None)
         completion = None
         if choice.stream.stopped is not None:
             completion = self._complete(event.index, "stop", choice.stream.stopped)
@@ -110,25 +142,26 @@ class Answer:
                 self._cancel(event.index)
         elif event.finish is not None:
             completion = self._complete(event.index, event.finish, event.token_id if stopped_by_id else None)
-        return TokenEvent(text, event.token_id, event.logprob, event.index, completion, top)
+        return TokenEvent(text, event.token_id, event.logprob, event.index, completion, top, calls)
 
     def _cancelled(self, index: int) -> TokenEvent | None:
         choice = self._choices[index]
         if choice.completion is not None:
             return None
-        text = choice.stream.finish()
-        choice.text += text
-        return TokenEvent(text, None, None, index, self._complete(index, "cancelled", None))
+        text, calls = choice.write(choice.stream.finish(), True)
+        done = self._complete(index, "cancelled", None)
+        return TokenEvent(text, None, None, index, done, tool_calls=calls)
 
     def _complete(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> Completion:
         request, choice = self._request, self._choices[index]
         cached = 0 if self._started is None else self._started.cached_tokens
+        calls = () if choice.calls is None else choice.calls.calls
         choice.completion = Completion(
             text=choice.text,
             token_ids=tuple(choice.token_ids),
-            finish_reason=reason,
+            finish_reason="tool_calls" if calls and reason == "stop" else reason,
             stop_reason=stop_reason,
-            tool_calls=(),
+            tool_calls=calls,
             logprobs=None if request.logprobs is None else tuple(choice.logprobs),
             seed=request.seed,
             sampling=request.sampling,
@@ -154,6 +187,17 @@ class Answer:
             draft_acceptance=choice.accepted / choice.drafted if choice.drafted else None,
             cache_miss_reason=None if self._started is None else self._started.cache_miss_reason,
         )
+
+
+def _call_reader(prepared: Prepared, index: int) -> CallReader | None:
+    """The reader of a choice's calls, whose ids repeat when the same request is made again."""
+    use, request = prepared.tools, prepared.request
+    if use is None:
+        return None
+    prompt = sha256(repr((request.ids, request.seed, index)).encode()).hexdigest()
+    names = [tool.name for tool in use.tools if use.choice.name in (None, tool.name)]
+    constrained = request.constraint is not None
+    return CallReader(names, constrained=constrained, parallel=use.parallel, seed=prompt)
 
 
 def token_logprob(

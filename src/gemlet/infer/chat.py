@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from gemlet.errors import ConversationError
+from gemlet.errors import ConversationError, MissingExtraError
 from gemlet.infer.adapters import Adapters
 from gemlet.infer.answer import Answer, Prepared
 from gemlet.infer.cache import PageFiles, root_key
@@ -21,7 +21,7 @@ from gemlet.infer.options import (
     check_ids,
     check_switch,
     prepare,
-    refuse_unsupported,
+    shape_of_answer,
 )
 from gemlet.infer.reading import PromptReading
 from gemlet.infer.requests import Sink
@@ -35,10 +35,12 @@ from gemlet.model.adapters import AdapterFile
 from gemlet.model.config import ModelConfig
 from gemlet.text.template import Rendered, render, render_base
 from gemlet.text.tokenizer import Tokenizer
-from gemlet.text.tools import Tool, read_tools
+from gemlet.text.tools import Tool, read_tool_use, read_tools
 from gemlet.types import AdapterInfo, Completion, Manifest, Message, Sampling
 
 Messages = Sequence[Message | Mapping[str, Any]]
+
+_CALLS_NOT_HELD = "calls are not held to their schemas: that needs gemlet[structured]"
 
 
 class Model(PromptReading):
@@ -144,6 +146,7 @@ class Model(PromptReading):
         max_tokens: int | None = None,
         tools: Any = None,
         tool_choice: Any = None,
+        parallel_tool_calls: bool | None = None,
         n: int = 1,
         stop: Stop = (),
         seed: int | None = None,
@@ -159,12 +162,16 @@ class Model(PromptReading):
         """Answer a conversation of role/content dictionaries or Message values; otherwise as `generate`.
 
         What had to be changed about the messages is in the completion's `normalisations`; a model without a
-        chat format is asked in a short few-shot frame, which is said there too. `tools` and `tool_choice`
-        are refused with UnsupportedParameterError. Raises ConversationError.
+        chat format is asked in a short few-shot frame, which is said there too.
+
+        `tools`, `tool_choice` and `parallel_tool_calls` are OpenAI's. Calls are held to the declared
+        functions and their schemas, and end the answer; they are the completion's `tool_calls`. Without
+        llguidance "auto" holds them to nothing, which is said, and all else is refused. Raises
+        ConversationError, MissingExtraError.
         """
-        refuse_unsupported(tools=tools, tool_choice=tool_choice)
         shape = shape_of(response_format, regex, grammar)
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape)
+        use = read_tool_use(tools, tool_choice, parallel_tool_calls)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape, use)
         return self._answer(lambda: self._reply(messages, options), n, stream)
 
     @overload
@@ -219,6 +226,7 @@ class Model(PromptReading):
         max_tokens: int | None = None,
         tools: Any = None,
         tool_choice: Any = None,
+        parallel_tool_calls: bool | None = None,
         n: int = 1,
         stop: Stop = (),
         seed: int | None = None,
@@ -232,9 +240,9 @@ class Model(PromptReading):
         **sampling: Any,
     ) -> Any:
         """`chat` for an event loop: a coroutine, or with `stream` an async iterator of TokenEvent."""
-        refuse_unsupported(tools=tools, tool_choice=tool_choice)
         shape = shape_of(response_format, regex, grammar)
-        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape)
+        use = read_tool_use(tools, tool_choice, parallel_tool_calls)
+        options = Options(max_tokens, n, stop, seed, logprobs, ignore_eos, adapter, sampling, shape, use)
         return self._answer_async(lambda: self._reply(messages, options), n, stream)
 
     def tokenize(self, text: str, bos: bool = True) -> list[int]:
@@ -290,13 +298,17 @@ class Model(PromptReading):
         )
 
     def _reply(self, messages: Messages, options: Options) -> Prepared:
-        rendered = self._rendered(messages, strict=False)
+        use = options.tools
+        rendered = self._rendered(messages, strict=False, tools=() if use is None else use.tools)
         adapter = self._adapters.find(options.adapter)
-        # The stops of the few-shot frame could cut a JSON text, which ends by itself.
-        stop = () if options.shape is not None and options.shape.kind == "schema" else rendered.stop
-        constraint = self._constraint(options.shape)
-        said = rendered.normalisations
-        return prepare(rendered.ids, options, self._defaults, stop, said, adapter, constraint)
+        constraint, said = None, rendered.normalisations
+        try:
+            constraint = self._constraint(shape_of_answer(options))
+        except MissingExtraError:
+            if use is None or use.choice.mode != "auto" or options.shape is not None:
+                raise
+            said += (_CALLS_NOT_HELD,)
+        return prepare(rendered.ids, options, self._defaults, rendered.stop, said, adapter, constraint)
 
     def _constraint(self, shape: Shape | None) -> Constraint | None:
         return None if shape is None else self._constraints.compile(shape)

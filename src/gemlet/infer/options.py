@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemlet.errors import ContextLengthError, InvalidRequestError, UnsupportedParameterError
+from gemlet.errors import ContextLengthError, InvalidRequestError
 from gemlet.infer.adapters import LoadedAdapter
 from gemlet.infer.answer import Prepared
 from gemlet.infer.constrain import Constraint
 from gemlet.infer.requests import AnswerRequest
 from gemlet.infer.response_format import Shape
 from gemlet.infer.sample import REACH, check_seed, draw_seed, merge_sampling
+from gemlet.text.call_grammar import call_grammar
+from gemlet.text.tools import ToolUse
 from gemlet.types import Sampling
 
 Stop = str | int | Sequence[str | int]
@@ -32,6 +34,7 @@ class Options:
     adapter: str | None
     sampling: Mapping[str, Any]
     shape: Shape | None = None
+    tools: ToolUse | None = None
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,20 @@ def prepare(
         adapter=adapter,
         constraint=constraint,
     )
-    return Prepared(request, tuple(dict.fromkeys((*strings, *stop))), normalisations)
+    return Prepared(request, tuple(dict.fromkeys((*strings, *stop))), normalisations, options.tools)
 
 
-def refuse_unsupported(**parameters: object) -> None:
-    """UnsupportedParameterError for the first that is given: what cannot be enforced is never ignored."""
-    for name, value in parameters.items():
-        if value is not None:
-            raise UnsupportedParameterError(name, f"{name} is not supported yet")
+def shape_of_answer(options: Options) -> Shape | None:
+    """What the whole answer is held to: its shape, calls of tools, or one of both.
+
+    Raises InvalidRequestError for tools beside a regex or a grammar.
+    """
+    shape, use = options.shape, options.tools
+    if use is None:
+        return shape
+    if shape is not None and shape.kind != "schema":
+        raise InvalidRequestError(f"{shape.parameter} and tools exclude each other: calls have a shape too")
+    return Shape("lark", call_grammar(use, None if shape is None else shape.text), "tools")
 
 
 def _split_stops(stop: Stop, vocab_size: int) -> tuple[list[str], set[int]]:

@@ -9,7 +9,16 @@ from typing import Any
 from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.registry import Served
 from gemlet.serve.schema import ChatRequest
-from gemlet.serve.shapes import chat_logprobs, finish_of, head_of, logprob_of, timings_of, usage_of
+from gemlet.serve.shapes import (
+    call_delta,
+    call_of,
+    chat_logprobs,
+    finish_of,
+    head_of,
+    logprob_of,
+    timings_of,
+    usage_of,
+)
 from gemlet.types import Completion
 
 
@@ -59,6 +68,8 @@ async def stream(
                 logprobs = chat_logprobs(served.model.tokenizer, [token], request.top_logprobs or 0)
             if event.text or logprobs is not None:
                 yield chunk(event.index, {"content": event.text}, logprobs=logprobs)
+            if event.tool_calls:
+                yield chunk(event.index, {"tool_calls": [call_delta(one) for one in event.tool_calls]})
             if event.completion is not None:
                 last = chunk(event.index, {}, finish_of(event.completion))
                 yield last | {"timings": timings_of(event.completion)}
@@ -71,5 +82,8 @@ def _choice(served: Served, request: ChatRequest, index: int, done: Completion) 
     logprobs = None
     if request.logprobs and done.logprobs is not None:
         logprobs = chat_logprobs(served.model.tokenizer, done.logprobs, request.top_logprobs or 0)
-    message = {"role": "assistant", "content": done.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": done.text, "refusal": None}
+    if done.tool_calls:
+        message["content"] = done.text or None
+        message["tool_calls"] = [call_of(call) for call in done.tool_calls]
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_of(done)}

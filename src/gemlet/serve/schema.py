@@ -56,6 +56,8 @@ class Generation(Strict):
     stream: bool | None = Field(None, description="Server-sent events, a token at a time.")
     stream_options: StreamOptions | None = Field(None, description="Only with stream.")
     ignore_eos: bool | None = Field(None, description="Extension: goes on where the model would end.")
+    regex: str | None = Field(None, description="Extension: an expression that the whole answer matches.")
+    grammar: str | None = Field(None, description="Extension: a Lark grammar that the answer keeps to.")
     user: str | None = Field(None, description=NO_EFFECT + "there is nobody to tell.")
 
     @field_validator("logit_bias")
@@ -83,6 +85,8 @@ class Generation(Strict):
             "stop": () if self.stop is None else self.stop,
             "n": self.n or 1,
             "ignore_eos": bool(self.ignore_eos),
+            "regex": self.regex,
+            "grammar": self.grammar,
         }
 
 
@@ -98,7 +102,7 @@ class ChatRequest(Generation):
     response_format: dict[str, Any] | None = Field(None, description="The form the answer must have.")
     tools: list[dict[str, Any]] | None = Field(None, description="Functions that the model may call.")
     tool_choice: str | dict[str, Any] | None = Field(None, description="Whether it must call one.")
-    parallel_tool_calls: None = Field(None, description=REFUSED + "there are no tools yet.")
+    parallel_tool_calls: bool | None = Field(None, description="Whether an answer may hold several calls.")
     metadata: dict[str, str] | None = Field(None, description=NO_EFFECT + "nothing is stored.")
     modalities: list[Literal["text"]] | None = Field(None, description="Text is all there is.")
     store: Literal[False] | None = Field(None, description="Nothing is stored: true is refused.")
@@ -129,8 +133,8 @@ class ChatRequest(Generation):
         extra = {
             "tools": self.tools,
             "tool_choice": self.tool_choice,
-            # Text is what every answer is.
-            "response_format": None if self.response_format == {"type": "text"} else self.response_format,
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "response_format": self.response_format,
         }
         return super().options() | extra | {"max_tokens": limit, "logprobs": logprobs}
 

@@ -12,7 +12,7 @@ from gemlet.infer.answer import token_logprob
 from gemlet.serve.errors import ApiError
 from gemlet.serve.registry import Served
 from gemlet.text.tokenizer import Tokenizer
-from gemlet.types import Completion, TokenEvent, TokenLogprob, as_dict
+from gemlet.types import Completion, TokenEvent, TokenLogprob, ToolCall, ToolCallDelta, as_dict
 
 
 def head_of(served: Served, kind: str, prefix: str) -> dict[str, Any]:
@@ -48,6 +48,22 @@ def finish_of(completion: Completion) -> str:
     if completion.finish_reason == "cancelled":
         raise ApiError(503, "the answer was cut off: the model was closed", type="server_error")
     return completion.finish_reason
+
+
+def call_of(call: ToolCall) -> dict[str, Any]:
+    """A whole call."""
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def call_delta(delta: ToolCallDelta) -> dict[str, Any]:
+    """A piece of a streamed call: its first one names it, the others bring its arguments."""
+    if delta.id is None:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    return {"index": delta.index} | call_of(ToolCall(delta.id, delta.name or "", delta.arguments))
 
 
 def logprob_of(tokenizer: Tokenizer, event: TokenEvent) -> TokenLogprob | None:

@@ -7,15 +7,14 @@ a call that comes back in the history has the text it was generated with.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gemlet.text.tools import (
+    BEFORE_ARGUMENTS,
     BETWEEN_CALLS,
     SEPARATORS,
-    Tool,
-    ToolChoice,
-    before_arguments,
+    ToolUse,
     call_opening,
 )
 
@@ -34,31 +33,35 @@ _COMBINING = (
 )  # fmt: skip
 
 
-def call_grammar(tools: Sequence[Tool], choice: ToolChoice, parallel: bool = True) -> str | None:
-    """The grammar of an answer with calls; None where no call may be made, so that nothing is constrained.
+def call_grammar(use: ToolUse, answer: str | None = None) -> str:
+    """The grammar of an answer with calls.
 
     Mode "required": one call or, with `parallel`, up to MAX_CALLS, one a line, of the declared functions or
     of the chosen one. Mode "auto": free text; once a declared function's call has begun, at the start of a
-    line, it is as constrained as a required one, and nothing but further calls follows. Whether every schema
-    can be enforced is known when llguidance compiles the grammar.
+    line, it is as constrained as a required one, and nothing but further calls follows. With `answer`, a JSON
+    schema, it is either JSON of that schema or calls. Whether every schema can be enforced is known when
+    llguidance compiles the grammar.
     """
-    if choice.mode == "none":
-        return None
-    callable_tools = [tool for tool in tools if choice.name in (None, tool.name)]
-    further = f"({_quoted(BETWEEN_CALLS)} call){{0,{MAX_CALLS - 1}}}" if parallel else ""
+    choice = use.choice
+    callable_tools = [tool for tool in use.tools if choice.name in (None, tool.name)]
+    further = f"({_quoted(BETWEEN_CALLS)} call){{0,{MAX_CALLS - 1}}}" if use.parallel else ""
+    free = choice.mode == "auto" and answer is None
     if choice.mode == "required":
         lines = [f"start: call {further}".rstrip()]
+    elif answer is not None:
+        lines = [f"start: answer | call {further}".rstrip(), f"answer: %json {_laid_out(json.loads(answer))}"]
     else:
         begun = _either(f"begun_{i} rest_{i}" for i in range(len(callable_tools)))
         lines = [f"start: TEXT | ({begun}) {further} {_quoted(_FENCE_END)}?", r"TEXT: /(.|\n)*/"]
         # Lazy: text ends where a call has begun, and from there the call's rules hold.
         lines += [f"begun_{i}[lazy]: /{_begun(tool.name)}/" for i, tool in enumerate(callable_tools)]
-    if choice.mode == "required" or parallel:
-        calls = (f"{_quoted(call_opening(tool.name))} rest_{i}" for i, tool in enumerate(callable_tools))
+    if use.parallel or not free:
+        # Cut as JSON is: a longer literal would hide that JSON may begin in the same way.
+        calls = (f"{_quoted(*call_opening(tool.name))} rest_{i}" for i, tool in enumerate(callable_tools))
         lines.append(f"call: {_either(calls)}")
     for i, tool in enumerate(callable_tools):
-        lines.append(f'rest_{i}: {_quoted(before_arguments())} arguments_{i} "}}"')
-        lines.append(f"arguments_{i}: %json {json.dumps(_arguments_schema(tool))}")
+        lines.append(f'rest_{i}: {_quoted(*BEFORE_ARGUMENTS)} arguments_{i} "}}"')
+        lines.append(f"arguments_{i}: %json {_laid_out(closed(tool.parameters))}")
     return "\n".join(lines) + "\n"
 
 
@@ -67,10 +70,11 @@ def _begun(name: str) -> str:
     return rf'{_LEAD}\{{{_SPACE}"name"{_SPACE}:{_SPACE}"{name}"'
 
 
-def _arguments_schema(tool: Tool) -> dict[str, Any]:
+def _laid_out(schema: dict[str, Any]) -> str:
+    """The schema with how its JSON is written."""
     item, key = SEPARATORS
     layout = {"whitespace_flexible": False, "item_separator": item, "key_separator": key}
-    return {**closed(tool.parameters), "x-guidance": layout}
+    return json.dumps({**schema, "x-guidance": layout})
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +102,6 @@ def _either(options: Iterable[str]) -> str:
     return " | ".join(options)
 
 
-def _quoted(text: str) -> str:
-    """A literal of the grammar."""
-    return json.dumps(text)
+def _quoted(*texts: str) -> str:
+    """Literals of the grammar, one after the other."""
+    return " ".join(map(json.dumps, texts))

@@ -46,7 +46,8 @@ class CallReader:
     become a call. "arguments" is read as "parameters"; a call without either has none.
 
     `constrained`: a grammar makes sure that what begins as a call is one, so its arguments are given out as
-    they come. A call that the answer's end cuts short then stays a call, with the arguments it has got.
+    they come. A call that the answer's end cuts short then stays a call, with the arguments it has got, and
+    what has begun after a call without naming its function is dropped.
     Otherwise a call is given out when it is complete, and what turns out to be none is text.
 
     `seed` makes the ids of the calls repeatable. `parallel` false: what follows the first call is text.
@@ -93,8 +94,8 @@ class CallReader:
         """The rest, when no more text comes."""
         if self._constrained and self._state == "arguments":
             self._give_arguments(len(self._held))
-        elif self._state == "opening" and self._after_call and not self._held.strip():
-            pass  # whitespace after the last call
+        elif self._state == "opening" and self._after_call and (self._constrained or not self._held.strip()):
+            pass  # whitespace after the last call, or the beginning of one that was cut short
         elif not (self._constrained and self._state == "closing"):
             self._text.append(self._held)
         self._held = ""

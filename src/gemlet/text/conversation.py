@@ -13,6 +13,8 @@ from gemlet.types import Message, ToolCall
 
 ROLES = ("system", "developer", "user", "assistant", "model", "tool")
 _KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
+_EMPTY_KEYS = ("refusal", "annotations", "audio", "function_call")
+"""Keys that an API writes into its answers and clients send back. Empty ones say nothing."""
 _OTHER_MEDIA = ("image", "image_url", "input_image", "input_audio", "audio", "file", "input_file", "video")
 _BETWEEN = "\n\n"
 """Joins texts that become one turn."""
@@ -220,7 +222,8 @@ def _parse(where: str, message: Message | Mapping[str, Any]) -> _Parsed:
         message = {key: getattr(message, key) for key in _KEYS}
     if not isinstance(message, Mapping):
         raise ConversationError(f"{where}: must be an object with role and content")
-    _expect_keys(where, message, _KEYS)
+    said = {key: value for key, value in message.items() if value or key not in _EMPTY_KEYS}
+    _expect_keys(where, said, _KEYS)
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise ConversationError(f"{where}.role: {role!r} is unknown; known are {', '.join(ROLES)}")

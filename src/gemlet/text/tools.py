@@ -31,6 +31,8 @@ _MAX_BITS = 1024  # what a float holds: beyond it JSON readers differ
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SEPARATORS = (",", ":")
 """Between items and after a key, in everything that the model reads or writes: no spaces."""
+BEFORE_ARGUMENTS = (SEPARATORS[0], '"parameters"', SEPARATORS[1])
+"""What stands between a call's opening and its arguments; a brace ends the call after them."""
 BETWEEN_CALLS = "\n"
 BETWEEN_RESULTS = "\n\n"
 
@@ -59,6 +61,25 @@ class ToolChoice:
 
     mode: Literal["none", "auto", "required"]
     name: str | None = None
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """The tools of a request, and how it may use them. `parallel`: several calls in one answer."""
+
+    tools: tuple[Tool, ...]
+    choice: ToolChoice
+    parallel: bool = True
+
+
+def read_tool_use(tools: Any, choice: Any, parallel: Any) -> ToolUse | None:
+    """OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`; None where no call may be made.
+
+    Raises as `read_tools` and `read_tool_choice` do.
+    """
+    read = read_tools(tools)
+    chosen, several = read_tool_choice(choice, read), read_parallel_tool_calls(parallel)
+    return None if chosen.mode == "none" else ToolUse(read, chosen, several)
 
 
 def read_tools(tools: Any) -> tuple[Tool, ...]:
@@ -126,7 +147,7 @@ def call_text(name: str, arguments: str) -> str:
         json.loads(arguments)
     except (ValueError, RecursionError):
         arguments = json.dumps(arguments, ensure_ascii=False)
-    return f"{call_opening(name)}{before_arguments()}{arguments}}}"
+    return f"{''.join((*call_opening(name), *BEFORE_ARGUMENTS))}{arguments}}}"
 
 
 def calls_text(text: str, calls: Sequence[ToolCall]) -> str:
@@ -134,14 +155,9 @@ def calls_text(text: str, calls: Sequence[ToolCall]) -> str:
     return BETWEEN_CALLS.join([*([text] if text else []), *(call_text(c.name, c.arguments) for c in calls)])
 
 
-def call_opening(name: str) -> str:
-    """How a call begins: with this it is one, and the function is known."""
-    return f'{{"name"{SEPARATORS[1]}{json.dumps(name)}'
-
-
-def before_arguments() -> str:
-    """What stands between a call's opening and its arguments; a brace ends the call after them."""
-    return f'{SEPARATORS[0]}"parameters"{SEPARATORS[1]}'
+def call_opening(name: str) -> tuple[str, ...]:
+    """How a call begins, cut as JSON is: with this it is one, and the function is known."""
+    return ("{", '"name"', SEPARATORS[1], json.dumps(name))
 
 
 def result_text(name: str | None, text: str) -> str:

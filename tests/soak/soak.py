@@ -175,9 +175,7 @@ def soak(
     finish(sketch_head(crowd, loaded))
     limits = Limits(crowd.max_rows, sequences=8, waiting=WAITING, bytes=5 * crowd.kv_bytes(context))
     speculator = AdaptiveSpeculator()
-    engine = Engine(
-        crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES, speculator=speculator
-    )
+    engine = Engine(crowd, context=context, limits=limits, prefix_bytes=PREFIX_BYTES, speculator=speculator)
     single = Single(Engine(alone, context=context, prefix_bytes=0), adapters[1])
     choices = (None, None, *(adapters[0].find(name) for name in ADAPTERS))
     try:

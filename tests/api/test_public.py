@@ -24,6 +24,9 @@ SHARED = {
     "response_format": None,
     "regex": None,
     "grammar": None,
+    "truncation": None,
+    "cache": True,
+    "draft": True,
 }
 
 
@@ -54,7 +57,13 @@ def test_unknown_names_are_an_attribute_error():
             (
                 name,
                 "messages",
-                {"max_tokens": None, "tools": None, "tool_choice": None, **SHARED},
+                {
+                    "max_tokens": None,
+                    "tools": None,
+                    "tool_choice": None,
+                    "parallel_tool_calls": None,
+                    **SHARED,
+                },
             )
             for name in ("chat", "achat")
         ),
@@ -105,7 +114,7 @@ def test_load_has_the_documented_parameters():
             "text token_ids finish_reason stop_reason tool_calls logprobs seed sampling usage timings "
             "normalisations manifest",
         ),
-        (gemlet.TokenEvent, "text token_id logprob index completion top"),
+        (gemlet.TokenEvent, "text token_id logprob index completion top tool_calls"),
         (gemlet.Message, "role content tool_calls tool_call_id name"),
         (gemlet.Score, "logprob token_ids token_logprobs is_greedy"),
         (

@@ -130,7 +130,7 @@ def test_a_loop_that_ends_early_leaves_nothing_running():
         events.close()
 
 
-def test_cancelled_while_preparing_submits_nothing(model):
+def test_cancelled_while_preparing_submits_nothing(model, monkeypatch):
     started, release = threading.Event(), threading.Event()
 
     def stuck(text, bos=True):
@@ -138,12 +138,11 @@ def test_cancelled_while_preparing_submits_nothing(model):
         assert release.wait(10)
         return [2]
 
-    model.tokenize = stuck
+    monkeypatch.setattr(model.tokenizer, "encode", stuck)
 
     async def work():
         task = asyncio.ensure_future(model.agenerate(PROMPT))
-        while not started.is_set():
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(started.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

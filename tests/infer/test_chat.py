@@ -17,7 +17,7 @@ from gemlet.errors import (
     TextError,
     UnsupportedParameterError,
 )
-from gemlet.infer import chat as chat_module
+from gemlet.infer import answering
 from gemlet.infer.requests import AnswerRequest
 from gemlet.infer.sample import merge_sampling
 from gemlet.types import Completion, Message
@@ -315,8 +315,8 @@ def test_stop_strings_of_the_frame_end_an_answer(monkeypatch):
     with fake_model(has_chat_format=False) as base:
         asked = [{"role": "user", "content": "area?"}]
         whole = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True)
-        framed, stop = chat_module.render_base(asked, base.tokenizer), whole.text[20:23]
-        monkeypatch.setattr(chat_module, "render_base", lambda *_, **__: replace(framed, stop=(stop,)))
+        framed, stop = answering.render_base(asked, base.tokenizer), whole.text[20:23]
+        monkeypatch.setattr(answering, "render_base", lambda *_, **__: replace(framed, stop=(stop,)))
         done = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True, stop="never said")
         assert done.text == whole.text[: whole.text.index(stop)] and done.stop_reason == stop
 

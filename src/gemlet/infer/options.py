@@ -35,6 +35,16 @@ class Options:
     sampling: Mapping[str, Any]
     shape: Shape | None = None
     tools: ToolUse | None = None
+    truncation: str | None = None
+    cache: bool = True
+    draft: bool = True
+
+    @property
+    def truncates(self) -> bool:
+        """Whether what is too long is to be shortened. InvalidRequestError for an unknown value."""
+        if self.truncation not in (None, "disabled", "auto"):
+            raise InvalidRequestError(f"truncation must be disabled or auto, not {self.truncation!r}")
+        return self.truncation == "auto"
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,8 @@ def prepare(
     """
     _check_whole("n", options.n, 1)
     _check_whole("logprobs", options.logprobs, 0, REACH)
-    check_switch("ignore_eos", options.ignore_eos)
+    for name in ("ignore_eos", "cache", "draft"):
+        check_switch(name, getattr(options, name))
     max_tokens = options.max_tokens
     if max_tokens is None:
         max_tokens = defaults.context - len(ids)
@@ -81,6 +92,8 @@ def prepare(
         logprobs=options.logprobs or None,
         adapter=adapter,
         constraint=constraint,
+        cache=options.cache,
+        draft=options.draft,
     )
     return Prepared(request, tuple(dict.fromkeys((*strings, *stop))), normalisations, options.tools)
 

@@ -41,11 +41,13 @@ class Found:
 
 class Place:
     """Where a sequence is in the tree. `root`: everything besides the ids that changes bits; sequences of
-    different roots share nothing. `prompt`: tokens of its prompt, whose pages may go to disk.
+    different roots share nothing. `prompt`: tokens of its prompt, whose pages may go to disk. `kept` false:
+    it takes no pages and leaves none.
     """
 
-    def __init__(self, root: bytes = b"", prompt: int = 0) -> None:
+    def __init__(self, root: bytes = b"", prompt: int = 0, kept: bool = True) -> None:
         self.chain = Chain(root)
+        self.kept = kept
         self.written = prompt // PAGE if prompt >= SHORTEST_ON_DISK else 0
         self.at = time.time_ns()
         self.pages: int | None = None  # complete ones that have come in; None before the first look
@@ -120,7 +122,8 @@ class Prefixes:
         `ids` begin with the tokens that the state has read.
         """
         length = state.length if end else state.length // PAGE * PAGE
-        if not self._limit or not length or (length // PAGE == place.pages and length % PAGE == 0):
+        seen = length // PAGE == place.pages and length % PAGE == 0
+        if not (self._limit and place.kept and length) or seen:
             return
         place.pages = length // PAGE
         node, nodes = self._root(place), []
@@ -144,6 +147,8 @@ class Prefixes:
         """A state of the longest beginning of `ids` that can be gone on from, of at most `most` tokens."""
         if not self._limit:
             return Found(None, "prefix reuse is switched off")
+        if not place.kept:
+            return Found(None, "the request asked for no prefix reuse")
         while True:
             way = self._look(place.chain, ids, most)
             if way.shared < self._shortest:
@@ -159,7 +164,7 @@ class Prefixes:
 
     def longer(self, place: Place, ids: Sequence[int], most: int, length: int) -> bool:
         """Whether memory has come to hold a longer beginning than `length` tokens."""
-        node, index = self._roots.get(place.chain.root), 0
+        node, index = self._roots.get(place.chain.root) if place.kept else None, 0
         while node is not None and (index + 1) * PAGE <= most:
             node, index = node.children.get(place.chain.key(index, ids)), index + 1
             if node is not None and index * PAGE > length:

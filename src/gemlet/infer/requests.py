@@ -18,7 +18,8 @@ from gemlet.types import Sampling
 class AnswerRequest:
     """Continue a prompt `n` times, each until a stop id or `max_tokens`.
 
-    `logprobs`: alternatives reported with each token; None for no log-probabilities at all.
+    `logprobs`: alternatives reported with each token; None for no log-probabilities at all. `cache`: pages
+    of earlier requests may be taken, and its own kept; `draft`: drafts may be checked. Both change no bit.
     """
 
     ids: tuple[int, ...]
@@ -31,6 +32,8 @@ class AnswerRequest:
     priority: int = 0
     adapter: LoadedAdapter | None = None
     constraint: Constraint | None = None
+    cache: bool = True
+    draft: bool = True
 
     @property
     def positions(self) -> int:

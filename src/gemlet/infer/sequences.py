@@ -71,7 +71,7 @@ class AnswerSequence:
         self.request = request
         self.index = index
         self.ids = list(request.ids)
-        self.place = Place(call.root, len(request.ids))
+        self.place = Place(call.root, len(request.ids), request.cache)
         self.state: State | None = None
         self.source: SharedState | None = None
         self.draft: list[int] = []  # guesses behind `ids` that the step in flight reads too
@@ -224,6 +224,8 @@ def waits_for(sequence: Sequence, reader: Sequence) -> bool:
     """
     assert sequence.state is not None and reader.state is not None
     if sequence.call.request.priority > reader.call.request.priority:
+        return False
+    if not (sequence.place.kept and reader.place.kept):
         return False
     page, both = reader.state.length // PAGE, min(len(reader.ids), sequence.call.request.reusable)
     if reader.state.length < sequence.state.length or (page + 1) * PAGE > both:

@@ -174,7 +174,7 @@ class Worker:
         with self._changed:
             outlook = self._scheduler.outlook()
         answering = [self._sequences[id] for id in outlook.answering]
-        answers = [sequence for sequence in answering if isinstance(sequence, AnswerSequence)]
+        answers = [one for one in answering if isinstance(one, AnswerSequence) and one.request.draft]
         if not answers or outlook.room == 0:
             return []
         drafts = self._speculator.drafts(answers, outlook.beside, outlook.room)

@@ -10,13 +10,13 @@ from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.registry import Served
 from gemlet.serve.schema import ChatRequest
 from gemlet.serve.shapes import (
+    about,
     call_delta,
     call_of,
     chat_logprobs,
     finish_of,
     head_of,
     logprob_of,
-    timings_of,
     usage_of,
 )
 from gemlet.types import Completion
@@ -36,12 +36,14 @@ async def collect(served: Served, request: ChatRequest, answer: AsyncAnswerStrea
         async for _ in answer:
             pass
     done = answer.completions
-    return head_of(served, "chat.completion", "chatcmpl") | {
-        "choices": [_choice(served, request, index, one) for index, one in enumerate(done)],
-        "usage": usage_of(done),
-        "timings": timings_of(done[0]),
-        "normalisations": list(done[0].normalisations),
-    }
+    return (
+        head_of(served, "chat.completion", "chatcmpl")
+        | {
+            "choices": [_choice(served, request, index, one) for index, one in enumerate(done)],
+            "usage": usage_of(done),
+        }
+        | about(done[0])
+    )
 
 
 async def stream(
@@ -72,10 +74,10 @@ async def stream(
                 yield chunk(event.index, {"tool_calls": [call_delta(one) for one in event.tool_calls]})
             if event.completion is not None:
                 last = chunk(event.index, {}, finish_of(event.completion))
-                yield last | {"timings": timings_of(event.completion)}
+                yield last | about(event.completion)
         if counts:
             done = answer.completions
-            yield head | {"choices": [], "usage": usage_of(done), "timings": timings_of(done[0])}
+            yield head | {"choices": [], "usage": usage_of(done)} | about(done[0])
 
 
 def _choice(served: Served, request: ChatRequest, index: int, done: Completion) -> dict[str, Any]:

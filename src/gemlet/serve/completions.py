@@ -12,11 +12,11 @@ from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.registry import Served
 from gemlet.serve.schema import CompletionRequest, One
 from gemlet.serve.shapes import (
+    about,
     finish_of,
     head_of,
     legacy_logprobs,
     logprob_of,
-    timings_of,
     usage,
     usage_of,
 )
@@ -122,8 +122,8 @@ async def stream(
                 "logprobs": logprobs,
                 "finish_reason": None if event.completion is None else finish_of(event.completion),
             }
-            extra = {} if event.completion is None else {"timings": timings_of(event.completion)}
+            extra = {} if event.completion is None else about(event.completion)
             yield head | {"choices": [choice]} | extra
         if counts:
             done = answer.completions
-            yield head | {"choices": [], "usage": usage_of(done), "timings": timings_of(done[0])}
+            yield head | {"choices": [], "usage": usage_of(done)} | about(done[0])

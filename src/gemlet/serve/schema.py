@@ -58,6 +58,13 @@ class Generation(Strict):
     ignore_eos: bool | None = Field(None, description="Extension: goes on where the model would end.")
     regex: str | None = Field(None, description="Extension: an expression that the whole answer matches.")
     grammar: str | None = Field(None, description="Extension: a Lark grammar that the answer keeps to.")
+    truncation: Literal["disabled", "auto"] | None = Field(
+        None, description="Extension: auto leaves out the oldest part of what does not fit, and says so."
+    )
+    cache: bool | None = Field(
+        None, description="Extension: false uses no earlier prompt's prefix and keeps none of this one."
+    )
+    draft: bool | None = Field(None, description="Extension: false checks no drafts. Changes no answer.")
     user: str | None = Field(None, description=NO_EFFECT + "there is nobody to tell.")
 
     @field_validator("logit_bias")
@@ -87,6 +94,9 @@ class Generation(Strict):
             "ignore_eos": bool(self.ignore_eos),
             "regex": self.regex,
             "grammar": self.grammar,
+            "truncation": self.truncation,
+            "cache": self.cache is not False,
+            "draft": self.draft is not False,
         }
 
 

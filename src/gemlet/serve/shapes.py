@@ -73,10 +73,11 @@ def logprob_of(tokenizer: Tokenizer, event: TokenEvent) -> TokenLogprob | None:
     return replace(token_logprob(tokenizer, event.token_id, event.logprob), top=event.top)
 
 
-def timings_of(completion: Completion) -> dict[str, Any]:
-    """Where the time went, in seconds, and why a prefix was read again."""
-    timings: dict[str, Any] = as_dict(completion.timings)
-    return timings
+def about(completion: Completion) -> dict[str, Any]:
+    """What no other API tells: where the time went, in seconds, why a prefix was read again, and what was
+    changed about the request.
+    """
+    return {"timings": as_dict(completion.timings), "normalisations": list(completion.normalisations)}
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob], top: int) -> dict[str, Any]:

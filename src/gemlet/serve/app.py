@@ -17,11 +17,13 @@ from starlette.types import ASGIApp
 
 from gemlet.errors import GemletError
 from gemlet.infer.chat import Model
-from gemlet.serve import chat, completions
+from gemlet.serve import chat, completions, ollama, responses
+from gemlet.serve.body import StrictRoute
 from gemlet.serve.errors import ApiError, as_api_error
-from gemlet.serve.events import ClientGone, EventStream, while_connected
+from gemlet.serve.events import ClientGone, EventStream, NamedEventStream, while_connected
 from gemlet.serve.guard import Guard, Rules
 from gemlet.serve.registry import Registry
+from gemlet.serve.responses_schema import TAGS, ResponsesRequest
 from gemlet.serve.schema import (
     ChatRequest,
     CompletionRequest,
@@ -45,14 +47,20 @@ def make_app(
     models: Iterable[Model], rules: Rules | None = None, log: Callable[[str], None] = lambda line: None
 ) -> ASGIApp:
     """The application that serves open models. It does not close them."""
-    registry = Registry(models)
+    return Guard(make_routes(Registry(models)), rules or Rules(), log)
+
+
+def make_routes(registry: Registry) -> FastAPI:
+    """What the guard lets requests pass to."""
     app = FastAPI(title="gemlet", version=__version__, docs_url=None, redoc_url=None)
+    app.router.route_class = StrictRoute
     _add_error_handlers(app)
     _add_generation(app, registry)
     _add_reading(app, registry)
     _add_models(app, registry)
+    ollama.add_routes(app, registry)
     _add_page(app)
-    return Guard(app, rules or Rules(), log)
+    return app
 
 
 def _add_generation(app: FastAPI, registry: Registry) -> None:
@@ -73,6 +81,15 @@ def _add_generation(app: FastAPI, registry: Registry) -> None:
         answer = completions.start(served, body)
         await while_connected(request, answer.start())
         return EventStream(completions.stream(served, body, answer), lambda: answer.progress)
+
+    @app.post("/v1/responses")
+    async def create_response(body: ResponsesRequest, request: Request) -> Any:
+        served = registry.find(body.model)
+        answer = responses.start(served, body)
+        if not body.stream:
+            return await while_connected(request, responses.collect(served, body, answer))
+        await while_connected(request, answer.start())
+        return NamedEventStream(responses.stream(served, body, answer), lambda: answer.progress)
 
 
 def _ids_of(model: Model, inputs: Iterable[str | list[int]]) -> list[list[int]]:
@@ -168,17 +185,18 @@ Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
 def _add_error_handlers(app: FastAPI) -> None:
+    def answer(request: Request, told: ApiError) -> Response:
+        return JSONResponse(told.for_path(request.url.path), told.status, told.headers)
+
     async def known(request: Request, error: Exception) -> Response:
-        told = as_api_error(error)
-        return JSONResponse(told.body, told.status, told.headers)
+        return answer(request, as_api_error(error))
 
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        told = _as_api_error(error)
-        return JSONResponse(told.body, told.status)
+        return answer(request, _as_api_error(error))
 
     async def by_status(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return JSONResponse(ApiError(error.status_code, message).body, error.status_code, error.headers)
+        return answer(request, ApiError(error.status_code, message, headers=error.headers))
 
     async def gone(request: Request, error: ClientGone) -> Response:
         return Response(status_code=CLIENT_GONE)
@@ -198,7 +216,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _as_api_error(error: RequestValidationError) -> ApiError:
     """The first problem, with the place it has in the body. The value itself is not repeated."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = _place(first["loc"])
     if place[:1] in (["prompt"], ["input"], ["stop"]):
         del place[1:]  # which of its types did not fit
     message = first["msg"].removeprefix("Value error, ")
@@ -218,3 +236,12 @@ def _as_api_error(error: RequestValidationError) -> ApiError:
         )
     param = ".".join(place) or None
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+
+
+def _place(location: tuple[str | int, ...]) -> list[str]:
+    """Where in the body, without what the validator adds: where it read, and which kind of item it is."""
+    parts = list(location)
+    if parts[:1] and parts[0] in ("body", "query", "path"):
+        del parts[0]
+    kinds = {i + 1 for i, part in enumerate(parts[:-1]) if isinstance(part, int) and parts[i + 1] in TAGS}
+    return [str(part) for i, part in enumerate(parts) if i not in kinds]

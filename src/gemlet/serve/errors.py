@@ -14,6 +14,9 @@ from gemlet.errors import (
     UnsupportedParameterError,
 )
 
+OLLAMA = "/api/"
+"""Where paths of the Ollama API begin. Its errors are a text."""
+
 RETRY_AFTER = 1
 """Seconds after which a client that was told to wait may ask again."""
 
@@ -37,6 +40,10 @@ class ApiError(Exception):
             "error": {"message": message, "type": type, "param": param, "code": code}
         }
         self.headers = dict(headers or {})
+
+    def for_path(self, path: str) -> dict[str, Any]:
+        """The object as the clients of this path read it."""
+        return {"error": str(self)} if path.startswith(OLLAMA) else self.body
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -46,6 +46,7 @@ class EventStream(Response):
     """
 
     media_type = "text/event-stream"
+    end = "data: [DONE]\n\n"
 
     def __init__(
         self,
@@ -58,6 +59,22 @@ class EventStream(Response):
         self._events = events
         self._progress = progress
         self._keep_alive = keep_alive
+
+    def event(self, event: dict[str, Any]) -> str:
+        """How an event is written."""
+        return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+    def failure(self, error: Exception) -> str:
+        """How an error is."""
+        return self.event(as_api_error(error).body)
+
+    def waiting(self) -> str:
+        """What is sent while there is nothing to say."""
+        if self._progress is not None:
+            done, total = self._progress()
+            if done < total:
+                return f": prefill {done}/{total}\n\n"
+        return ": keep-alive\n\n"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -73,36 +90,59 @@ class EventStream(Response):
                 await close()
 
     async def _write(self, send: Send) -> None:
-        async def line(text: str) -> None:
-            await send({"type": "http.response.body", "body": text.encode() + b"\n\n", "more_body": True})
+        async def write(text: str) -> None:
+            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
         coming = asyncio.ensure_future(anext(self._events))
         try:
             while True:
                 await asyncio.wait({coming}, timeout=self._keep_alive)
                 if not coming.done():
-                    await line(self._comment())
+                    await write(self.waiting())
                     continue
                 try:
                     event = coming.result()
                 except StopAsyncIteration:
                     break
                 except Exception as error:
-                    await line(f"data: {json.dumps(as_api_error(error).body)}")
+                    await write(self.failure(error))
                     break
-                await line(f"data: {json.dumps(event, ensure_ascii=False)}")
+                await write(self.event(event))
                 coming = asyncio.ensure_future(anext(self._events))
-            await line("data: [DONE]")
+            if self.end:
+                await write(self.end)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await _end(coming)
 
-    def _comment(self) -> str:
-        if self._progress is not None:
-            done, total = self._progress()
-            if done < total:
-                return f": prefill {done}/{total}"
-        return ": keep-alive"
+
+class NamedEventStream(EventStream):
+    """Events with their type as a name, and none that says the end."""
+
+    end = ""
+
+    def event(self, event: dict[str, Any]) -> str:
+        return f"event: {event['type']}\n{super().event(event)}"
+
+
+class LineStream(EventStream):
+    """A JSON object a line. `idle` is sent while there is nothing to say: the form has no comments."""
+
+    media_type = "application/x-ndjson"
+    end = ""
+
+    def __init__(self, events: AsyncIterator[dict[str, Any]], idle: dict[str, Any]) -> None:
+        super().__init__(events)
+        self._idle = idle
+
+    def event(self, event: dict[str, Any]) -> str:
+        return json.dumps(event, ensure_ascii=False) + "\n"
+
+    def failure(self, error: Exception) -> str:
+        return self.event({"error": str(as_api_error(error))})
+
+    def waiting(self) -> str:
+        return self.event(self._idle)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -14,9 +14,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gemlet.serve.errors import ApiError
+from gemlet.serve.errors import OLLAMA, ApiError
 
-KEYED = ("/v1/", "/tokenize", "/detokenize", "/apply-template")
+KEYED = ("/v1/", OLLAMA, "/tokenize", "/detokenize", "/apply-template")
 """What a key is needed for: all but the page, which asks for one, and what supervisors ask."""
 
 MAX_BODY = 8 << 20
@@ -76,7 +76,7 @@ class Guard:
                 read = 0
                 raise self._too_large()
         except ApiError as error:
-            answer = JSONResponse(error.body, error.status, error.headers)
+            answer = JSONResponse(error.for_path(scope["path"]), error.status, error.headers)
             await answer(scope, receive, sending)
         except Exception as error:  # a defect, which the client has been told of
             where = [f"{frame.filename}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]

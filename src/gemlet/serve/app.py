@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -216,9 +217,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _as_api_error(error: RequestValidationError) -> ApiError:
     """The first problem, with the place it has in the body. The value itself is not repeated."""
     first = error.errors()[0]
-    place = _place(first["loc"])
-    if place[:1] in (["prompt"], ["input"], ["stop"]):
-        del place[1:]  # which of its types did not fit
+    place = _place(first["loc"], first["type"] == "extra_forbidden")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return ApiError(
@@ -238,10 +237,21 @@ def _as_api_error(error: RequestValidationError) -> ApiError:
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
 
 
-def _place(location: tuple[str | int, ...]) -> list[str]:
+BRANCH = re.compile(r"str|int|float|bool|dict|list|.*\[.*", re.DOTALL)
+"""What a validator's place has where a value may be of several types, none of which it is."""
+
+
+def _place(location: tuple[str | int, ...], unknown: bool) -> list[str]:
     """Where in the body, without what the validator adds: where it read, and which kind of item it is."""
     parts = list(location)
     if parts[:1] and parts[0] in ("body", "query", "path"):
         del parts[0]
-    kinds = {i + 1 for i, part in enumerate(parts[:-1]) if isinstance(part, int) and parts[i + 1] in TAGS}
-    return [str(part) for i, part in enumerate(parts) if i not in kinds]
+    place: list[str] = []
+    for i, part in enumerate(parts):
+        if i and isinstance(parts[i - 1], int) and part in TAGS:
+            continue
+        last_of_unknown = unknown and i == len(parts) - 1
+        if isinstance(part, str) and BRANCH.fullmatch(part) and not last_of_unknown:
+            break
+        place.append(str(part))
+    return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -21,17 +21,21 @@ from tests.infer.fake_model import fake_decoder, fake_model
 
 @dataclass
 class Server:
-    """A running server, its log, and the model behind it."""
+    """A running server, its log, the model behind it, and what closes with it."""
 
     url: str
     model: Model
     log: list[str] = field(default_factory=list)
+    stack: ExitStack = field(default_factory=ExitStack)
 
     def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+        return self.stack.enter_context(client)
 
     def http(self, **headers: str) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, headers=headers)
+        client = httpx.Client(base_url=self.url, timeout=30, headers=headers)
+        self.stack.callback(client.close)
+        return client
 
 
 @contextmanager
@@ -47,9 +51,11 @@ def serving(model: Model, rules: Rules | None = None) -> Iterator[Server]:
         assert time.monotonic() < end and thread.is_alive()
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
+    running = Server(f"http://127.0.0.1:{port}", model, log)
     try:
-        yield Server(f"http://127.0.0.1:{port}", model, log)
+        yield running
     finally:
+        running.stack.close()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()

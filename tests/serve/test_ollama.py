@@ -14,6 +14,7 @@ from gemlet.serve.guard import Rules
 from gemlet.serve.ollama_schema import OllamaChatRequest
 from tests.infer.fake_model import CONTEXT, fake_decoder, fake_model
 from tests.infer.test_leaving import idle
+from tests.infer.test_tools import TOOLS
 from tests.serve.conftest import Server, serving
 
 TEXT = "The area of a wide room"
@@ -107,6 +108,55 @@ def test_what_there_is(server: Server, client: ollama.Client) -> None:
     assert server.http().get("/api/version").json()["version"]
     assert client.generate(model="model").done_reason == "load"
     assert client.chat(model="model", messages=[]).done_reason == "load"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(client: ollama.Client, stream: bool) -> None:
+    """The decoder writes what it likes, so a call is had by leaving it nothing else."""
+
+    def add_two_numbers(a: int, b: int) -> int:
+        """
+        Add two numbers.
+
+        Args:
+          a: one
+          b: other
+        """
+        return a + b
+
+    call = {"function": {"name": "add_two_numbers", "arguments": {"a": 1, "b": 2}}}
+    messages = [
+        *MESSAGES,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "3", "tool_name": "add_two_numbers"},
+    ]
+    asked = {
+        "model": "model",
+        "messages": messages,
+        "tools": [add_two_numbers],
+        "options": {"num_predict": 4},
+    }
+    answer = client.chat(stream=stream, **asked)
+    assert (list(answer)[-1] if stream else answer).done_reason in ("stop", "length")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_are_given_whole(
+    server: Server, client: ollama.Client, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    achat = server.model.achat
+    monkeypatch.setattr(
+        server.model, "achat", lambda *given, **more: achat(*given, tool_choice="required", **more)
+    )
+    expected = server.model.chat(MESSAGES, tools=TOOLS, tool_choice="required", seed=4, max_tokens=30)
+    options = {"seed": 4, "num_predict": 30}
+    answer = client.chat(model="model", messages=MESSAGES, tools=TOOLS, options=options, stream=stream)
+    calls = [call for part in (answer if stream else [answer]) for call in part.message.tool_calls or ()]
+    whole = [call for call in expected.tool_calls if call.arguments.endswith("}")]
+    assert len(whole) >= 1
+    assert [(call.function.name, call.function.arguments) for call in calls] == [
+        (call.name, json.loads(call.arguments)) for call in whole
+    ]
 
 
 @pytest.mark.parametrize(

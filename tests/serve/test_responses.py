@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from gemlet.serve.registry import Served
+from gemlet.serve.responses import Writer
 from gemlet.serve.responses_schema import ResponsesRequest
+from gemlet.types import TokenEvent, ToolCallDelta
 from tests.infer.fake_model import fake_decoder, fake_model
 from tests.infer.test_leaving import idle
+from tests.infer.test_tools import TOOLS
 from tests.serve.conftest import Server, serving
 
 TEXT = "The area of a wide room"
@@ -185,6 +190,87 @@ def test_log_probabilities(server: Server) -> None:
     events = list(server.client().responses.create(stream=True, **asked))
     (whole,) = [event for event in events if event.type == "response.output_text.done"]
     assert [token.logprob for token in whole.logprobs] == [token.logprob for token in told]
+
+
+FLAT = [{"type": "function"} | tool["function"] for tool in TOOLS]
+
+
+def test_the_tool_loop_of_the_official_client(server: Server) -> None:
+    client, items = server.client(), [{"role": "user", "content": TEXT}]
+    named = {"type": "function", "name": "ping"}
+    asked = client.responses.create(
+        model="gpt-4o", input=items, tools=FLAT, tool_choice=named, extra_body={"seed": 1}
+    )
+    assert asked.status == "completed" and asked.output_text == ""
+    items += asked.output
+    messages = [*MESSAGES, {"role": "assistant", "content": None, "tool_calls": []}]
+    for call in asked.output:
+        assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "ping", {})
+        items.append({"type": "function_call_output", "call_id": call.call_id, "output": "pong"})
+        function = {"name": call.name, "arguments": call.arguments}
+        messages[1]["tool_calls"].append({"id": call.call_id, "type": "function", "function": function})
+        messages.append({"role": "tool", "tool_call_id": call.call_id, "content": "pong"})
+    said = client.responses.create(
+        model="gpt-4o",
+        input=items,
+        tools=FLAT,
+        tool_choice="none",
+        max_output_tokens=8,
+        extra_body={"seed": 1},
+    )
+    assert said.output_text == server.model.chat(messages, max_tokens=8, seed=1).text
+    Response.model_validate(asked.to_dict())
+
+
+def test_the_pieces_of_streamed_calls(server: Server) -> None:
+    options = {"tool_choice": "required", "seed": 4}
+    expected = server.model.chat(MESSAGES, tools=TOOLS, **options)
+    asked = {"model": "gpt-4o", "input": TEXT, "tools": FLAT, "tool_choice": "required"}
+    events = list(server.client().responses.create(stream=True, extra_body={"seed": 4}, **asked))
+    for event in events:
+        EVENTS.validate_python(event.to_dict())
+    added = [event.item for event in events if event.type == "response.output_item.added"]
+    assert [(item.call_id, item.name, item.arguments) for item in added] == [
+        (call.id, call.name, "") for call in expected.tool_calls
+    ]
+    written = dict.fromkeys((item.id for item in added), "")
+    for event in events:
+        if event.type == "response.function_call_arguments.delta":
+            written[event.item_id] += event.delta
+    whole = [call.arguments for call in expected.tool_calls]
+    assert list(written.values()) == whole
+    ends = [event for event in events if event.type == "response.function_call_arguments.done"]
+    assert [event.arguments for event in ends] == whole
+    assert [event.output_index for event in ends] == list(range(len(whole)))
+    with server.client().responses.stream(extra_body={"seed": 4}, **asked) as stream:
+        assert [item.arguments for item in stream.get_final_response().output] == whole
+
+
+def test_text_and_calls_are_items_of_their_own(server: Server) -> None:
+    """What the writer makes of text, calls and text, whatever model could write it."""
+    done = server.model.chat(MESSAGES, max_tokens=1)
+    request = ResponsesRequest.model_validate({"model": "m", "input": "x"})
+    writer = Writer(Served("m", server.model), request)
+    deltas = (ToolCallDelta(0, "a", "f"), ToolCallDelta(0, arguments="{}"), ToolCallDelta(1, "b", "g"))
+    tokens = [
+        TokenEvent("look", 5, None),
+        TokenEvent("", 6, None, tool_calls=deltas),
+        TokenEvent(" there", 7, None),
+        TokenEvent("", 8, None, completion=done),
+    ]
+    events = [event for token in tokens for event in writer.take(token)]
+    assert [item["type"] for item in writer.response["output"]] == [
+        "message",
+        "function_call",
+        "function_call",
+        "message",
+    ]
+    opened = 0
+    for event in events:
+        opened += event["type"].endswith("item.added")
+        assert event.get("output_index", opened - 1) == opened - 1
+    assert sum(event["type"].endswith("item.done") for event in events) == opened == 4
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
 class Answer(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any
@@ -123,8 +123,9 @@ async def _stream(
                 yield _head(served) | shape(event.text, []) | {"done": False} | logprobs
             done = event.completion
             if done is not None:
-                if done.tool_calls:  # whole: the form has no pieces of a call
-                    yield _head(served) | shape("", _calls(done.tool_calls)) | {"done": False}
+                calls = _calls(done.tool_calls)  # the form has no pieces of a call
+                if calls:
+                    yield _head(served) | shape("", calls) | {"done": False}
                 yield _head(served) | shape("", []) | _last(done, began)
 
 
@@ -145,10 +146,14 @@ def _response(text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _calls(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
-    return [
-        {"id": call.id, "function": {"index": i, "name": call.name, "arguments": json.loads(call.arguments)}}
-        for i, call in enumerate(calls)
-    ]
+    """Whole calls. One that the answer's end cut short is left out: its arguments are no object."""
+    whole = []
+    for index, call in enumerate(calls):
+        with suppress(json.JSONDecodeError):
+            arguments = json.loads(call.arguments)
+            function = {"index": index, "name": call.name, "arguments": arguments}
+            whole.append({"id": call.id, "function": function})
+    return whole
 
 
 def _loaded(served: Served, shape: Body) -> dict[str, Any]:

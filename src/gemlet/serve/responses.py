@@ -28,7 +28,7 @@ def start(served: Served, request: ResponsesRequest) -> AsyncAnswerStream:
 
 async def collect(served: Served, request: ResponsesRequest, answer: AsyncAnswerStream) -> dict[str, Any]:
     """The whole response: what the last event of a stream holds."""
-    writer = _Writer(served, request)
+    writer = Writer(served, request)
     async with aclosing(answer):
         async for event in answer:
             for _ in writer.take(event):
@@ -40,7 +40,7 @@ async def stream(
     served: Served, request: ResponsesRequest, answer: AsyncAnswerStream
 ) -> AsyncIterator[dict[str, Any]]:
     """The events of the response. An error in mid-stream is the last one."""
-    writer = _Writer(served, request)
+    writer = Writer(served, request)
     yield writer.lifecycle("created")
     yield writer.lifecycle("in_progress")
     try:
@@ -52,7 +52,7 @@ async def stream(
         yield writer.fail(error)
 
 
-class _Writer:
+class Writer:
     """Makes the events of one response, and the response itself, from the tokens of the answer."""
 
     def __init__(self, served: Served, request: ResponsesRequest) -> None:

@@ -235,18 +235,14 @@ class ResponsesRequest(Generation):
 
     def options(self) -> dict[str, Any]:
         tools = None if self.tools is None else [tool.for_chat() for tool in self.tools]
-        parallel = self.parallel_tool_calls
-        return (
-            super().options()
-            | {
-                "max_tokens": self.max_output_tokens,
-                "logprobs": max(1, self.top_logprobs or 0) if self.include else 0,
-                "response_format": None if self.text is None else self.text.for_chat(),
-                "tools": tools or None,
-                "tool_choice": _choice_for_chat(self.tool_choice),
-            }
-            | ({} if parallel is None else {"parallel_tool_calls": parallel})
-        )
+        return super().options() | {
+            "max_tokens": self.max_output_tokens,
+            "logprobs": max(1, self.top_logprobs or 0) if self.include else 0,
+            "response_format": None if self.text is None else self.text.for_chat(),
+            "tools": tools or None,
+            "tool_choice": _choice_for_chat(self.tool_choice),
+            "parallel_tool_calls": self.parallel_tool_calls,
+        }
 
     def messages(self) -> list[dict[str, Any]]:
         """The conversation as chat completions write it."""

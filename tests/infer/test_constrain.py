@@ -75,6 +75,7 @@ def test_what_cannot_be_enforced_is_refused_by_name(schema: dict, named: str) ->
         {"regex": ""},
         {"regex": "(a{1000}){1000}"},
         {"regex": "a{99999999}"},
+        {"regex": "a\\"},
         {"regex": "(" * 100 + ")" * 100},
         {"grammar": "\n".join(f"a{i}: a{i + 1}" for i in range(5000))},
         {"response_format": {"type": "xml"}},

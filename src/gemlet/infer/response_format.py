@@ -134,6 +134,8 @@ def _check_size(name: str, size: int, limit: int) -> None:
 def _check_expression(name: str, text: str) -> None:
     """Refuse an expression that would take very long to follow, or a parser too deep."""
     _check_brackets(name, text)
+    if name != "grammar" and (len(text) - len(text.rstrip("\\"))) % 2:
+        raise InvalidRequestError(f"{name} ends in a backslash that escapes nothing")
     sizes, last = [0], 0
     for part in _COUNTED.finditer(text):
         if part[1] is not None:

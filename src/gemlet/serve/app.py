@@ -20,6 +20,21 @@ from gemlet.errors import GemletError
 from gemlet.infer.chat import Model
 from gemlet.serve import chat, completions, ollama, responses
 from gemlet.serve.body import StrictRoute
+from gemlet.serve.document import (
+    ChatCompletion,
+    Embeddings,
+    Error,
+    ModelList,
+    ModelObject,
+    Rendered,
+    ResponseObject,
+    Status,
+    Text,
+    TextCompletion,
+    Tokens,
+    answers,
+    errors,
+)
 from gemlet.serve.errors import ApiError, as_api_error
 from gemlet.serve.events import ClientGone, EventStream, NamedEventStream, while_connected
 from gemlet.serve.guard import Guard, Rules
@@ -53,7 +68,7 @@ def make_app(
 
 def make_routes(registry: Registry) -> FastAPI:
     """What the guard lets requests pass to."""
-    app = FastAPI(title="gemlet", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="gemlet", version=__version__, docs_url=None, redoc_url=None, responses=errors(Error))
     app.router.route_class = StrictRoute
     _add_error_handlers(app)
     _add_generation(app, registry)
@@ -65,7 +80,7 @@ def make_routes(registry: Registry) -> FastAPI:
 
 
 def _add_generation(app: FastAPI, registry: Registry) -> None:
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=answers(ChatCompletion, stream=EventStream.media_type))
     async def chat_completions(body: ChatRequest, request: Request) -> Any:
         served = registry.find(body.model)
         answer = chat.start(served, body)
@@ -74,7 +89,7 @@ def _add_generation(app: FastAPI, registry: Registry) -> None:
         await while_connected(request, answer.start())  # what is refused is refused with its status
         return EventStream(chat.stream(served, body, answer), lambda: answer.progress)
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=answers(TextCompletion, stream=EventStream.media_type))
     async def text_completions(body: CompletionRequest, request: Request) -> Any:
         served = registry.find(body.model)
         if not body.stream:
@@ -83,7 +98,7 @@ def _add_generation(app: FastAPI, registry: Registry) -> None:
         await while_connected(request, answer.start())
         return EventStream(completions.stream(served, body, answer), lambda: answer.progress)
 
-    @app.post("/v1/responses")
+    @app.post("/v1/responses", responses=answers(ResponseObject, stream=EventStream.media_type))
     async def create_response(body: ResponsesRequest, request: Request) -> Any:
         served = registry.find(body.model)
         answer = responses.start(served, body)
@@ -98,7 +113,7 @@ def _ids_of(model: Model, inputs: Iterable[str | list[int]]) -> list[list[int]]:
 
 
 def _add_reading(app: FastAPI, registry: Registry) -> None:
-    @app.post("/v1/embeddings")
+    @app.post("/v1/embeddings", responses=answers(Embeddings))
     async def embeddings(body: EmbeddingRequest, request: Request) -> Any:
         served = registry.find(body.model)
         ids = await asyncio.to_thread(_ids_of, served.model, body.input)
@@ -122,16 +137,16 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
         }
 
     # Not coroutines: long texts take a while, and the framework gives each a thread.
-    @app.post("/tokenize")
+    @app.post("/tokenize", responses=answers(Tokens))
     def tokenize(body: TokenizeRequest) -> Any:
         model = registry.find(body.model).model
         return {"tokens": model.tokenize(body.content, bos=bool(body.add_special))}
 
-    @app.post("/detokenize")
+    @app.post("/detokenize", responses=answers(Text))
     def detokenize(body: DetokenizeRequest) -> Any:
         return {"content": registry.find(body.model).model.detokenize(body.tokens)}
 
-    @app.post("/apply-template")
+    @app.post("/apply-template", responses=answers(Rendered))
     def apply_template(body: TemplateRequest) -> Any:
         model = registry.find(body.model).model
         ids = model.render(body.messages, tools=body.tools)
@@ -139,11 +154,11 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_models(app: FastAPI, registry: Registry) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=answers(ModelList))
     async def models() -> Any:
         return {"object": "list", "data": [served.describe() for served in registry.all()]}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses=answers(ModelObject))
     async def model(name: str) -> Any:
         known = {served.name: served for served in registry.all()}
         if name not in known:
@@ -151,11 +166,11 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
             raise ApiError(404, message, param="model", code="model_not_found")
         return known[name].describe()
 
-    @app.get("/health")
+    @app.get("/health", responses=answers(Status))
     async def health() -> Any:
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", responses=answers(Status))
     async def ready() -> Any:
         return {"status": "ready", "models": [served.name for served in registry.all()]}
 

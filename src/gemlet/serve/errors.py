@@ -17,6 +17,9 @@ from gemlet.errors import (
 OLLAMA = "/api/"
 """Where paths of the Ollama API begin. Its errors are a text."""
 
+MAX_MESSAGE = 1000
+"""Characters of a message."""
+
 RETRY_AFTER = 1
 """Seconds after which a client that was told to wait may ask again."""
 
@@ -34,10 +37,12 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if len(message) > MAX_MESSAGE:  # it repeats something long of the request
+            message = message[:MAX_MESSAGE] + " …"
         super().__init__(message)
         self.status = status
         self.body: dict[str, Any] = {
-            "error": {"message": message, "type": type, "param": param, "code": code}
+            "error": {"message": message, "type": type, "param": param and param[:MAX_MESSAGE], "code": code}
         }
         self.headers = dict(headers or {})
 

@@ -10,11 +10,21 @@ from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from gemlet.errors import InvalidRequestError, UnsupportedParameterError
 from gemlet.infer.streams import AsyncAnswerStream
+from gemlet.serve.body import StrictRoute
+from gemlet.serve.document import (
+    OllamaAnswer,
+    OllamaError,
+    OllamaShown,
+    OllamaTags,
+    OllamaVersion,
+    answers,
+    errors,
+)
 from gemlet.serve.errors import ApiError
 from gemlet.serve.events import LineStream, while_connected
 from gemlet.serve.ollama_schema import (
@@ -35,8 +45,9 @@ Body = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
 
 def add_routes(app: FastAPI, registry: Registry) -> None:
     """The routes under /api."""
+    router = APIRouter(route_class=StrictRoute, responses=errors(OllamaError))
 
-    @app.post("/api/chat")
+    @router.post("/api/chat", responses=answers(OllamaAnswer, stream=LineStream.media_type))
     async def ollama_chat(body: OllamaChatRequest, request: Request) -> Any:
         served = _find(registry, body)
         if not body.messages:
@@ -46,7 +57,7 @@ def add_routes(app: FastAPI, registry: Registry) -> None:
         answer = served.model.achat(body.conversation(), stream=True, adapter=served.adapter, **options)
         return await _answered(request, served, body, answer, _message)
 
-    @app.post("/api/generate")
+    @router.post("/api/generate", responses=answers(OllamaAnswer, stream=LineStream.media_type))
     async def ollama_generate(body: OllamaGenerateRequest, request: Request) -> Any:
         served = _find(registry, body)
         if not body.prompt:
@@ -58,19 +69,21 @@ def add_routes(app: FastAPI, registry: Registry) -> None:
         answer = begin(asked, stream=True, adapter=served.adapter, **body.answer_options())
         return await _answered(request, served, body, answer, _response)
 
-    @app.get("/api/tags")
+    @router.get("/api/tags", responses=answers(OllamaTags))
     async def ollama_tags() -> Any:
         return {"models": [_tag(served) for served in registry.all()]}
 
-    @app.post("/api/show")
+    @router.post("/api/show", responses=answers(OllamaShown))
     async def ollama_show(body: OllamaShowRequest) -> Any:
         if body.model is None and body.name is None:
             raise ApiError(400, "model: a name is needed", param="model")
         return _show(registry.find(_bare(body.model if body.model is not None else body.name)))
 
-    @app.get("/api/version")
+    @router.get("/api/version", responses=answers(OllamaVersion))
     async def ollama_version() -> Any:
         return {"version": __version__}
+
+    app.include_router(router)
 
 
 def _find(registry: Registry, body: OllamaRequest) -> Served:

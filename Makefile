@@ -78,6 +78,7 @@ bench: build $(SHAPES)  ## speed and fidelity beside llama.cpp, memory and start
 docs: build  ## write the generated tables and reference
 	$(PY) scripts/readme_tables.py
 	$(PY) scripts/cli_reference.py
+	$(PY) scripts/api_reference.py
 
 clean:  ## remove .venv and everything built
 	rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

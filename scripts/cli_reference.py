@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from generated import write_or_check
+
 from gemlet.cli.main import VERBS, verb_parser
 
 TARGET = Path(__file__).resolve().parent.parent / "docs/reference/cli.md"
@@ -25,19 +27,7 @@ Exit codes: 0 done, 1 other errors, 2 wrong request, 3 model file, 4 model not f
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing, fail where the file differs")
-    check = parser.parse_args().check
-    text = reference()
-    if TARGET.is_file() and TARGET.read_text() == text:
-        return 0
-    if check:
-        print("docs/reference/cli.md differs from the parsers; run scripts/cli_reference.py")
-        return 1
-    TARGET.write_text(text)
-    return 0
+    return write_or_check(__doc__, TARGET, reference(), "scripts/cli_reference.py")
 
 
 def reference() -> str:

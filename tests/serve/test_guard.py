@@ -29,7 +29,10 @@ def test_a_key_is_needed(guarded):
         guarded.client("wrong").models.list()
     with guarded.http() as http:
         assert http.get("/health").status_code == 200
-        assert http.post("/tokenize", json={"content": "x"}).status_code == 401
+        for path in ("/tokenize", "/v1/responses", "/api/chat", "/api/generate", "/api/show"):
+            assert http.post(path, json={}).status_code == 401
+        for path in ("/v1/models", "/api/tags", "/api/version"):
+            assert http.get(path).status_code == 401
 
 
 def test_a_large_body_is_refused(guarded):
@@ -39,9 +42,12 @@ def test_a_large_body_is_refused(guarded):
         pieces = (body[i : i + 500] for i in range(0, len(body), 500))  # without a length
         answer = http.post("/tokenize", content=pieces)
         assert answer.status_code == 413 and answer.json()["error"]["code"] == "body_too_large"
+        for path in ("/v1/chat/completions", "/v1/responses", "/api/chat", "/api/generate"):
+            assert http.post(path, content=body).status_code == 413
         assert http.get("/v1/models").status_code == 200
 
 
 def test_another_sites_name_is_refused(guarded):
     with guarded.http(authorization="Bearer first", host="attacker.example") as http:
         assert http.get("/v1/models").status_code == 421
+        assert http.post("/v1/responses", json={}).status_code == 421

@@ -196,7 +196,7 @@ class OllamaVersion(BaseModel):
 
 def answers(model: type[BaseModel], *, stream: str | None = None) -> dict[int | str, dict[str, Any]]:
     """What FastAPI's `responses` takes for a route; `stream` is the media type of its streams."""
-    content = {} if stream is None else {stream: {"schema": {"type": "string"}}}
+    content: Json = {} if stream is None else {stream: {}}
     return {200: {"model": model, "content": content}}
 
 

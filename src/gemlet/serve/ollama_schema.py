@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from gemlet.serve.schema import MAX_STOPS, MAX_TOP_LOGPROBS, NO_EFFECT, REFUSED, Stop, Strict
+from gemlet.serve.schema import MAX_STOPS, MAX_TOP_LOGPROBS, NO_EFFECT, REFUSED, Off, Stop, Strict
 
 AT_START = NO_EFFECT + "it is chosen when the server starts, and changes no answer."
 NO_SUCH = REFUSED + "there is no such setting here."
@@ -83,11 +83,9 @@ class OllamaRequest(Strict):
         None, ge=0, le=MAX_TOP_LOGPROBS, description="The likeliest tokens beside each; only with logprobs."
     )
     keep_alive: str | float | None = Field(None, description=NO_EFFECT + "models stay loaded.")
-    think: Literal[False] | None = Field(
-        None, description="True is refused: the model does not reason apart."
-    )
-    truncate: Literal[False] | None = Field(None, description="True is refused: nothing is cut.")
-    shift: Literal[False] | None = Field(None, description="True is refused: nothing is cut.")
+    think: Off | None = Field(None, description="True is refused: the model does not reason apart.")
+    truncate: Off | None = Field(None, description="True is refused: nothing is cut.")
+    shift: Off | None = Field(None, description="True is refused: nothing is cut.")
 
     def answer_options(self) -> dict[str, Any]:
         """The arguments of `Model.chat` and `Model.generate` that stand for these fields."""
@@ -130,7 +128,7 @@ class Call(Strict):
 
     function: CalledFunction = Field(description="What was called.")
     id: str | None = Field(None, description="What a result may name.")
-    type: Literal["function"] | None = None
+    type: Literal["function"] | None = Field(None, description="There is no other.")
 
 
 class OllamaMessage(Strict):

@@ -12,6 +12,7 @@ from gemlet.serve.schema import (
     NO_EFFECT,
     REFUSED,
     Generation,
+    Off,
     StreamOptions,
     Strict,
 )
@@ -32,7 +33,7 @@ ItemId = Annotated[str | None, Field(None, description=OWN)]
 class InputText(Strict):
     """Text of a message, or that a function gave back."""
 
-    type: Literal["input_text"]
+    type: Literal["input_text"] = Field(description="Text.")
     text: str = Field(description="The text.")
     prompt_cache_breakpoint: dict[str, Any] | None = Field(
         None, description=NO_EFFECT + "prefixes are found by content."
@@ -42,7 +43,7 @@ class InputText(Strict):
 class OutputText(Strict):
     """Text of an earlier answer."""
 
-    type: Literal["output_text"]
+    type: Literal["output_text"] = Field(description="Text.")
     text: str = Field(description="The text.")
     annotations: list[Any] | None = Field(None, description=NO_EFFECT + "the model reads the text.")
     logprobs: list[Any] | None = Field(None, description=NO_EFFECT + "the model reads the text.")
@@ -51,7 +52,7 @@ class OutputText(Strict):
 class Refusal(Strict):
     """What an earlier answer said instead."""
 
-    type: Literal["refusal"]
+    type: Literal["refusal"] = Field(description="Text.")
     refusal: str = Field(description="The text.")
 
 
@@ -82,7 +83,7 @@ Parts = Annotated[list[Part], BeforeValidator(_parts, str | list[Part])]
 class MessageItem(Strict):
     """A message."""
 
-    type: Literal["message"] = "message"
+    type: Literal["message"] = Field("message", description="May be left out.")
     role: Literal["user", "assistant", "system", "developer"] = Field(description="Who speaks.")
     content: Parts = Field(description="Text, or a list of parts.")
     id: ItemId = None
@@ -95,7 +96,7 @@ class MessageItem(Strict):
 class CallItem(Strict):
     """A call that an earlier answer made."""
 
-    type: Literal["function_call"]
+    type: Literal["function_call"] = Field(description="A call.")
     call_id: str = Field(description="What the result names.")
     name: str = Field(description="The function.")
     arguments: str = Field(description="JSON text.")
@@ -108,7 +109,7 @@ class CallItem(Strict):
 class ResultItem(Strict):
     """What a function gave back."""
 
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output"] = Field(description="A result.")
     call_id: str = Field(description="The call.")
     output: Parts = Field(description="Text, or a list of parts.")
     id: ItemId = None
@@ -133,13 +134,15 @@ TAGS = ("input_text", "output_text", "refusal", "message", "function_call", "fun
 class FunctionTool(Strict):
     """A function that the model may call."""
 
-    type: Literal["function"]
+    type: Literal["function"] = Field(description="Others, of hosted models, are refused.")
     name: str = Field(description="1 to 64 letters, digits, underscores and dashes.")
     description: str | None = Field(None, description="What it is for.")
     parameters: dict[str, Any] | None = Field(None, description="A JSON schema of its arguments.")
-    strict: bool | None = Field(None, description=NO_EFFECT + "arguments always keep to the schema.")
+    strict: bool | None = Field(
+        None, description=NO_EFFECT + "arguments keep to the schema, or `normalisations` say why not."
+    )
     allowed_callers: None = Field(None, description=HOSTED)
-    defer_loading: Literal[False] | None = Field(None, description="True is refused: every tool is read.")
+    defer_loading: Off | None = Field(None, description="True is refused: every tool is read.")
     output_schema: None = Field(None, description=REFUSED + "results are taken as they are.")
 
     def for_chat(self) -> dict[str, Any]:
@@ -201,8 +204,8 @@ class ResponsesRequest(Generation):
         None, ge=0, le=MAX_TOP_LOGPROBS, description=f"The likeliest tokens beside each; needs `{LOGPROBS}`."
     )
     stream_options: ResponseStreamOptions | None = Field(None, description="Only with stream.")
-    store: Literal[False] | None = Field(None, description="Nothing is stored: true is refused.")
-    background: Literal[False] | None = Field(None, description="True is refused: nothing is stored.")
+    store: Off | None = Field(None, description="Nothing is stored: true is refused.")
+    background: Off | None = Field(None, description="True is refused: nothing is stored.")
     truncation: Literal["disabled"] | None = Field(None, description="Others are refused: nothing is cut.")
     reasoning: Reasoning | None = Field(None, description="The model does not reason apart.")
     service_tier: Literal["auto", "default"] | None = Field(None, description=NO_EFFECT + "there is one.")

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 NO_EFFECT = "Accepted, without effect: "
 REFUSED = "Refused unless null: "
@@ -30,6 +39,15 @@ class StreamOptions(Strict):
     include_usage: bool | None = Field(None, description="A last chunk tells the token counts.")
     include_obfuscation: bool | None = Field(None, description=NO_EFFECT + "chunks are not padded.")
 
+
+def _is_off(value: bool) -> bool:
+    if value:
+        raise ValueError("true cannot be done")
+    return value
+
+
+Off = Annotated[bool, AfterValidator(_is_off), WithJsonSchema({"type": "boolean", "const": False})]
+"""Only false: a Literal would take 0 for it."""
 
 Stop = str | Annotated[list[str], Field(max_length=MAX_STOPS)]
 Bias = dict[str, float]
@@ -115,10 +133,15 @@ class ChatRequest(Generation):
     parallel_tool_calls: bool | None = Field(None, description="Whether an answer may hold several calls.")
     metadata: dict[str, str] | None = Field(None, description=NO_EFFECT + "nothing is stored.")
     modalities: list[Literal["text"]] | None = Field(None, description="Text is all there is.")
-    store: Literal[False] | None = Field(None, description="Nothing is stored: true is refused.")
+    store: Off | None = Field(None, description="Nothing is stored: true is refused.")
     service_tier: Literal["auto", "default"] | None = Field(None, description=NO_EFFECT + "there is one.")
     prompt_cache_key: str | None = Field(None, description=NO_EFFECT + "prefixes are found by content.")
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = Field(
+        None, description=NO_EFFECT + "prefixes are kept while there is room."
+    )
+    prompt_cache_options: None = Field(None, description=REFUSED + "prefixes are kept by themselves.")
     safety_identifier: str | None = Field(None, description=NO_EFFECT + "there is nobody to tell.")
+    moderation: None = Field(None, description=REFUSED + "only hosted models have it.")
     audio: None = Field(None, description=REFUSED + "the model only writes.")
     prediction: None = Field(None, description=REFUSED + "drafts are found by themselves.")
     reasoning_effort: None = Field(None, description=REFUSED + "the model does not reason apart.")
@@ -202,21 +225,21 @@ class EmbeddingRequest(Strict):
 class TokenizeRequest(Strict):
     """`POST /tokenize`."""
 
-    content: str
-    model: str | None = None
+    content: str = Field(description="The text.")
+    model: str | None = Field(None, description="A served model; the first one by default.")
     add_special: bool | None = Field(None, description="Puts the BOS first.")
 
 
 class DetokenizeRequest(Strict):
     """`POST /detokenize`."""
 
-    tokens: list[int]
-    model: str | None = None
+    tokens: list[int] = Field(description="Token ids.")
+    model: str | None = Field(None, description="A served model; the first one by default.")
 
 
 class TemplateRequest(Strict):
     """`POST /apply-template`."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    model: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: list[dict[str, Any]] = Field(min_length=1, description="The conversation.")
+    model: str | None = Field(None, description="A served model; the first one by default.")
+    tools: list[dict[str, Any]] | None = Field(None, description="Functions that the prompt declares.")

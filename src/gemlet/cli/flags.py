@@ -52,6 +52,11 @@ def add_model_flags(parser: argparse.ArgumentParser, *, several: bool = False) -
         group.add_argument("-m", "--model", metavar="REF", action="append", help=text + "; repeatable")
     else:
         group.add_argument("-m", "--model", metavar="REF", help=text)
+    add_loading_flags(group)
+
+
+def add_loading_flags(group: argparse._ArgumentGroup) -> None:
+    """How a model is loaded."""
     group.add_argument(
         "-c", "--context", type=int, metavar="TOKENS", help="context length (default: the model's)"
     )

@@ -7,19 +7,25 @@ import errno
 import os
 import socket
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemlet.cli.flags import add_model_flags
 from gemlet.cli.opening import loader, opened
 from gemlet.cli.terminal import note
 from gemlet.errors import ConfigError, InvalidRequestError, MissingExtraError
 
+if TYPE_CHECKING:
+    from gemlet.serve.traffic.records import Exchange
+
 DESCRIPTION = "Serve models to clients of the OpenAI API, on this machine unless told otherwise."
 EXAMPLES = (
     "gemlet serve",
     "gemlet serve -m gemma-3-1b-it --port 8080",
     "gemlet serve -m gemma-3-1b-it -m gemma-3-1b-it+~/adapters/support",
+    "gemlet serve --record traffic/",
     "gemlet serve --host 0.0.0.0 --allowed-host example.org --api-key-file keys.txt",
 )
 
@@ -42,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allowed-host", action="append", default=[], metavar="NAME", help="another name it may be called by"
     )
+    group.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="write every prompt and answer to a file there, for gemlet replay (default: nothing is written)",
+    )
 
 
 def execute(parsed: argparse.Namespace) -> int:
@@ -59,7 +71,9 @@ def execute(parsed: argparse.Namespace) -> int:
     with _listening(parsed.host, parsed.port) as listener, ExitStack() as stack:
         references = parsed.model or [None]
         opening = [opened(load, parsed, reference, parallel=parsed.parallel) for reference in references]
-        app = make_app([stack.enter_context(one) for one in opening], rules, log)
+        models = [stack.enter_context(one) for one in opening]
+        record = None if parsed.record is None else stack.enter_context(_recording(parsed.record))
+        app = make_app(models, rules, log, record)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -72,6 +86,21 @@ def execute(parsed: argparse.Namespace) -> int:
         note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
         uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+@contextmanager
+def _recording(folder: Path) -> Iterator[Callable[[Exchange], None]]:
+    """What keeps the traffic. It is said also when quiet: people must know."""
+    from gemlet.serve.traffic.record import TrafficFile
+
+    traffic = TrafficFile(folder, note)
+    note(f"RECORDING: prompts and answers are written to {traffic.path}")
+    try:
+        yield traffic.append
+    finally:
+        traffic.close()
+        lost = f", {traffic.lost} lost" if traffic.lost else ""
+        note(f"{traffic.recorded} requests recorded in {traffic.path}{lost}")
 
 
 def _listening(host: str, port: int) -> socket.socket:

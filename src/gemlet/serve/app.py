@@ -48,6 +48,8 @@ from gemlet.serve.schema import (
     TemplateRequest,
     TokenizeRequest,
 )
+from gemlet.serve.traffic.record import Recording
+from gemlet.serve.traffic.records import Exchange
 from gemlet.version import __version__
 
 PAGE = Path(__file__).with_name("page")
@@ -60,10 +62,14 @@ CLIENT_GONE = 499
 
 
 def make_app(
-    models: Iterable[Model], rules: Rules | None = None, log: Callable[[str], None] = lambda line: None
+    models: Iterable[Model],
+    rules: Rules | None = None,
+    log: Callable[[str], None] = lambda line: None,
+    record: Callable[[Exchange], None] | None = None,
 ) -> ASGIApp:
-    """The application that serves open models. It does not close them."""
-    return Guard(make_routes(Registry(models)), rules or Rules(), log)
+    """The application that serves open models. It does not close them. `record` is given the traffic."""
+    routes = make_routes(Registry(models))
+    return Guard(routes if record is None else Recording(routes, record), rules or Rules(), log)
 
 
 def make_routes(registry: Registry) -> FastAPI:

@@ -1,0 +1,1 @@
+"""Recorded traffic: requests and answers kept in files, and run again against another model or endpoint."""

@@ -113,9 +113,9 @@ def execute(parsed: argparse.Namespace) -> int:
     document = _result(parsed, facts, results, target.local)
     _tell(parsed, document)
     if interrupted:
-        return EXIT_INTERRUPTED
-    failed = {"error": document["failed"], "difference": document["failed"] + document["different"]}
-    return int(replay.gave_up is not None or failed.get(parsed.fail_on, 0) > 0)
+        raise KeyboardInterrupt  # said by the exit code
+    failed = document["failed"] > 0 or (parsed.fail_on == "difference" and document["different"] > 0)
+    return int(replay.gave_up is not None or (parsed.fail_on is not None and failed))
 
 
 def _check(parsed: argparse.Namespace) -> None:
@@ -125,6 +125,8 @@ def _check(parsed: argparse.Namespace) -> None:
             raise InvalidRequestError(f"--{name} must be from 1 to {most}, not {value}")
     if not 0 < parsed.timeout <= 86400:
         raise InvalidRequestError(f"--timeout must be above 0 and at most 86400, not {parsed.timeout:g}")
+    if parsed.output is not None and (parsed.output.is_dir() or not parsed.output.parent.is_dir()):
+        raise InvalidRequestError(f"-o {parsed.output}: is no file in a folder that there is")
     if parsed.show < 0:
         raise InvalidRequestError(f"--show must be from 0, not {parsed.show}")
 
@@ -261,13 +263,14 @@ def _tell(parsed: argparse.Namespace, document: dict[str, Any]) -> None:
     from gemlet.cli.replay_table import lines
     from gemlet.formats.files import replaced_file
 
-    if parsed.output is not None:
-        with replaced_file(parsed.output) as file:
-            text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-            file.write(text.encode(errors="backslashreplace"))  # a lone surrogate becomes JSON's escape
     if parsed.json:
         print_json(document)
     else:
-        print(printable("\n".join(lines(document, parsed.show))))
-    if parsed.output is not None and not parsed.quiet:
+        print(printable("\n".join(lines(document, parsed.show))), flush=True)
+    if parsed.output is None:
+        return
+    with replaced_file(parsed.output) as file:
+        text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+        file.write(text.encode(errors="backslashreplace"))  # a lone surrogate becomes JSON's escape
+    if not parsed.quiet:
         note(f"written to {parsed.output}")

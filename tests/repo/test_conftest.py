@@ -29,7 +29,13 @@ def outcome(folder: Path, test: str, ci: str) -> subprocess.CompletedProcess[str
         str(folder),
         str(folder),
     ]
-    return subprocess.run(command, cwd=folder, env={**os.environ, "CI": ci}, capture_output=True, text=True)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def test_the_answer_keeps_to_a_schema(server: Server) -> None:
         ({"conversation": "conv_1"}, "conversation"),
         ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
         ({"include": ["reasoning.encrypted_content"]}, "include.0"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"truncation": "left"}, "truncation"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"text": {"format": {"type": "grammar"}}}, "response_format"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),

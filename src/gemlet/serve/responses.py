@@ -12,7 +12,7 @@ from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.errors import as_api_error
 from gemlet.serve.registry import Served
 from gemlet.serve.responses_schema import ResponsesRequest
-from gemlet.serve.shapes import chat_logprobs, finish_of, logprob_of, timings_of
+from gemlet.serve.shapes import about, chat_logprobs, finish_of, logprob_of
 from gemlet.types import Completion, TokenEvent, TokenLogprob, ToolCallDelta
 
 Event = dict[str, Any]
@@ -163,8 +163,7 @@ class Writer:
         self.response |= {
             "status": status,
             "usage": _usage_of(done),
-            "timings": timings_of(done),
-            "normalisations": list(done.normalisations),
+            **about(done),
         }
         if status == "incomplete":
             self.response["incomplete_details"] = {"reason": "max_output_tokens"}
@@ -214,7 +213,7 @@ def _head_of(served: Served, request: ResponsesRequest) -> dict[str, Any]:
         "tools": [{"description": None, "parameters": None, "strict": None} | tool for tool in tools],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": defaults.top_p if request.top_p is None else request.top_p,
-        "truncation": "disabled",
+        "truncation": request.truncation or "disabled",
         "usage": None,
         "user": request.user,
     }

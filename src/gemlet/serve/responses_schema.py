@@ -206,7 +206,9 @@ class ResponsesRequest(Generation):
     stream_options: ResponseStreamOptions | None = Field(None, description="Only with stream.")
     store: Off | None = Field(None, description="Nothing is stored: true is refused.")
     background: Off | None = Field(None, description="True is refused: nothing is stored.")
-    truncation: Literal["disabled"] | None = Field(None, description="Others are refused: nothing is cut.")
+    truncation: Literal["disabled", "auto"] | None = Field(
+        None, description="auto leaves out the oldest items of what does not fit, and says so."
+    )
     reasoning: Reasoning | None = Field(None, description="The model does not reason apart.")
     service_tier: Literal["auto", "default"] | None = Field(None, description=NO_EFFECT + "there is one.")
     metadata: dict[str, str] | None = Field(None, description="Comes back with the response.")
@@ -222,7 +224,7 @@ class ResponsesRequest(Generation):
     conversation: None = Field(None, description=NOT_STORED)
     prompt: None = Field(None, description=NOT_STORED)
     background_options: None = Field(None, description=NOT_STORED)
-    context_management: None = Field(None, description=REFUSED + "nothing is cut or summed up.")
+    context_management: None = Field(None, description=REFUSED + "nothing is summed up.")
     prompt_cache_options: None = Field(None, description=REFUSED + "prefixes are kept by themselves.")
     moderation: None = Field(None, description=HOSTED)
     access_programs: None = Field(None, description=HOSTED)

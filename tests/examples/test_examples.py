@@ -16,6 +16,7 @@ from tests.synthetic import tiny_config, write_tiny_gguf
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PRINTS = {
+    "call_a_tool.py": r"> How many boxes .*\n(get_stock\(\{\"fruit\":\"\w+\"\}\) = \d+\n|.*\n)*",
     "stream_chat.py": r"> What is a prime number\?\n(.|\n)*\[\d+ tokens in, \d+ of them from the cache\]\n",
     "classify.py": r"( *\d+% (positive|negative): .+\n){3}",
     "certainty.py": r"The days of the week(.|\n)*( *\d+% '.*\n)+",
@@ -25,7 +26,7 @@ PRINTS = {
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    write_tiny_gguf(path, tiny_config(), np.random.default_rng(7))
+    write_tiny_gguf(path, tiny_config(context_length=4096), np.random.default_rng(7))
     return path
 
 

@@ -41,6 +41,7 @@ from gemlet.serve.guard import Guard, Rules
 from gemlet.serve.registry import Registry
 from gemlet.serve.responses_schema import TAGS, ResponsesRequest
 from gemlet.serve.schema import (
+    REFUSAL,
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -255,7 +256,8 @@ def _as_api_error(error: RequestValidationError) -> ApiError:
             code="invalid_json",
         )
     param = ".".join(place) or None
-    return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+    code = "unsupported_parameter" if first["type"] == REFUSAL else "invalid_value"
+    return ApiError(400, f"{param}: {message}" if param else message, param=param, code=code)
 
 
 BRANCH = re.compile(r"str|int|float|bool|dict|list|.*\[.*", re.DOTALL)

@@ -13,13 +13,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 NO_EFFECT = "Accepted, without effect: "
 REFUSED = "Refused unless null: "
+REFUSAL = "refused"
+"""The type of a validator's error for what is known and cannot be done."""
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -32,6 +36,15 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _say_why(cls, value: Any, info: ValidationInfo) -> Any:
+        """What is refused is refused for the reason that its description gives."""
+        said = cls.model_fields[str(info.field_name)].description or ""
+        if said.startswith(REFUSED) and value not in (None, ""):
+            raise _refusal(said.removeprefix(REFUSED))
+        return value
+
 
 class StreamOptions(Strict):
     """How a stream ends."""
@@ -40,9 +53,13 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = Field(None, description=NO_EFFECT + "chunks are not padded.")
 
 
+def _refusal(reason: str) -> PydanticCustomError:
+    return PydanticCustomError(REFUSAL, "not supported: {reason}", {"reason": reason.rstrip(".")})
+
+
 def _is_off(value: bool) -> bool:
     if value:
-        raise ValueError("true cannot be done")
+        raise _refusal("only false is")
     return value
 
 

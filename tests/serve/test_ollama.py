@@ -170,7 +170,7 @@ def test_calls_are_given_whole(
         ({"options": {"repeat_last_n": 64}}, "options.repeat_last_n"),
         ({"format": "yaml"}, "format"),
         ({"think": True}, "think"),
-        ({"truncate": True}, "truncate"),
+        ({"shift": True}, "shift"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"colour": "red"}, "colour"),
     ],
@@ -214,6 +214,16 @@ def test_other_errors_have_their_status(server: Server, client: ollama.Client) -
     with server.http() as http:
         assert http.get("/api/chat").status_code == 405
         assert list(http.get("/api/nothing").json()) == ["error"]
+
+
+def test_what_does_not_fit_is_cut_only_where_that_is_asked_for(server: Server) -> None:
+    turns = [{"role": role, "content": "wide room " * 40} for role in ("user", "assistant")] * 6
+    body = {"model": "model", "messages": [*turns, *MESSAGES], "stream": False, "options": {"num_predict": 2}}
+    with server.http() as http:
+        refused = http.post("/api/chat", json=body)
+        cut = http.post("/api/chat", json=body | {"truncate": True})
+    assert refused.status_code == 400 and str(CONTEXT) in refused.json()["error"]
+    assert cut.json()["prompt_eval_count"] <= CONTEXT - 2 and cut.json()["normalisations"]
 
 
 def test_the_guard_speaks_the_same_way() -> None:

@@ -16,7 +16,7 @@ from gemlet.serve.registry import Served
 from gemlet.serve.responses import Writer
 from gemlet.serve.responses_schema import ResponsesRequest
 from gemlet.types import TokenEvent, ToolCallDelta
-from tests.infer.fake_model import fake_decoder, fake_model
+from tests.infer.fake_model import CONTEXT, fake_decoder, fake_model
 from tests.infer.test_leaving import idle
 from tests.infer.test_tools import TOOLS
 from tests.serve.conftest import Server, serving
@@ -339,6 +339,16 @@ def test_other_errors_have_their_status(server: Server) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         create(model="gpt-4o", input=TEXT, max_output_tokens=10**6, stream=True)
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_what_does_not_fit_is_cut_only_where_that_is_asked_for(server: Server) -> None:
+    turns = [{"role": role, "content": "wide room " * 40} for role in ("user", "assistant")] * 6
+    asked = {"model": "gpt-4o", "input": [*turns, *MESSAGES], "max_output_tokens": 2}
+    with pytest.raises(openai.BadRequestError, match=str(CONTEXT)):
+        server.client().responses.create(**asked)
+    done = server.client().responses.create(truncation="auto", **asked)
+    assert done.usage.input_tokens <= CONTEXT - 2 and done.truncation == "auto"
+    assert done.to_dict()["normalisations"]
 
 
 def test_a_stream_that_is_cut_off_says_that_it_failed() -> None:

@@ -171,6 +171,7 @@ class OllamaAnswer(BaseModel):
     prompt_eval_duration: int | None = None
     eval_count: int | None = None
     eval_duration: int | None = None
+    normalisations: list[str] | None = None
 
 
 class OllamaTags(BaseModel):

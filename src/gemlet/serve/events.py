@@ -131,8 +131,10 @@ class LineStream(EventStream):
     media_type = "application/x-ndjson"
     end = ""
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], idle: dict[str, Any]) -> None:
-        super().__init__(events)
+    def __init__(
+        self, events: AsyncIterator[dict[str, Any]], idle: dict[str, Any], keep_alive: float = KEEP_ALIVE
+    ) -> None:
+        super().__init__(events, keep_alive=keep_alive)
         self._idle = idle
 
     def event(self, event: dict[str, Any]) -> str:

@@ -191,6 +191,7 @@ def _last(done: Completion, began: float) -> dict[str, Any]:
         "prompt_eval_duration": _nanoseconds(times.prefill_s),
         "eval_count": done.usage.completion_tokens,
         "eval_duration": _nanoseconds(times.decode_s),
+        "normalisations": list(done.normalisations),
     }
 
 

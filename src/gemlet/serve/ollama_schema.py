@@ -84,7 +84,9 @@ class OllamaRequest(Strict):
     )
     keep_alive: str | float | None = Field(None, description=NO_EFFECT + "models stay loaded.")
     think: Off | None = Field(None, description="True is refused: the model does not reason apart.")
-    truncate: Off | None = Field(None, description="True is refused: nothing is cut.")
+    truncate: bool | None = Field(
+        None, description="True leaves out the beginning of what does not fit, and says so."
+    )
     shift: Off | None = Field(None, description="True is refused: nothing is cut.")
 
     def answer_options(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ class OllamaRequest(Strict):
             "max_tokens": limit if limit is not None and limit > 0 else None,
             "logprobs": max(1, self.top_logprobs or 0) if self.logprobs else 0,
             "response_format": _response_format(self.format),
+            "truncation": "auto" if self.truncate else None,
         }
 
 

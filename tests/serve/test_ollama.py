@@ -169,6 +169,7 @@ def test_calls_are_given_whole(
         ({"options": {"temperature": "hot"}}, "options.temperature"),
         ({"options": {"repeat_last_n": 64}}, "options.repeat_last_n"),
         ({"format": "yaml"}, "format"),
+        ({"format": {"type": "array", "uniqueItems": True}}, "uniqueItems"),
         ({"think": True}, "think"),
         ({"shift": True}, "shift"),
         ({"top_logprobs": 2}, "top_logprobs"),

@@ -315,7 +315,7 @@ def test_the_answer_keeps_to_a_schema(server: Server) -> None:
         ({"include": ["reasoning.encrypted_content"]}, "include.0"),
         ({"truncation": "left"}, "truncation"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
-        ({"text": {"format": {"type": "grammar"}}}, "response_format"),
+        ({"text": {"format": {"type": "grammar"}}}, "text.format"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"top_logprobs": 2}, None),
         ({"colour": "red"}, "colour"),

@@ -17,6 +17,10 @@ from gemlet.errors import (
 OLLAMA = "/api/"
 """Where paths of the Ollama API begin. Its errors are a text."""
 
+FORM = "response_format"
+CALLED = {"/v1/responses": "text.format", "/api/chat": "format", "/api/generate": "format"}
+"""What routes call that parameter."""
+
 MAX_MESSAGE = 1000
 """Characters of a message."""
 
@@ -48,7 +52,13 @@ class ApiError(Exception):
 
     def for_path(self, path: str) -> dict[str, Any]:
         """The object as the clients of this path read it."""
-        return {"error": str(self)} if path.startswith(OLLAMA) else self.body
+        own = CALLED.get(path, FORM)
+        message = str(self).replace(FORM, own)
+        if path.startswith(OLLAMA):
+            return {"error": message}
+        error = self.body["error"]
+        param = own if error["param"] == FORM else error["param"]
+        return {"error": error | {"message": message, "param": param}}
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -36,6 +36,21 @@ def test_a_key_file_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "holds no key" in capsys.readouterr().err
 
 
+def test_recording_is_said_also_when_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    arguments = ["serve", "-q", "--port", "0", "--record", str(tmp_path / "traffic")]
+    assert main(arguments, load=lambda *_, **__: fake_model()) == 0
+    (file,) = (tmp_path / "traffic").iterdir()
+    told = capsys.readouterr().err
+    assert f"RECORDING: prompts and answers are written to {file}" in told
+    assert f"0 requests recorded in {file}" in told
+    (tmp_path / "other").touch()
+    arguments[-1] = str(tmp_path / "other")
+    assert main(arguments, load=lambda *_, **__: fake_model()) == 7
+
+
 def test_it_serves_until_it_is_interrupted() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

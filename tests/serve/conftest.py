@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ import uvicorn
 from gemlet.infer.chat import Model
 from gemlet.serve.app import make_app
 from gemlet.serve.guard import Rules
+from gemlet.serve.traffic.records import Exchange
 from tests.infer.fake_model import fake_decoder, fake_model
 
 
@@ -39,10 +40,12 @@ class Server:
 
 
 @contextmanager
-def serving(model: Model, rules: Rules | None = None) -> Iterator[Server]:
+def serving(
+    model: Model, rules: Rules | None = None, record: Callable[[Exchange], None] | None = None
+) -> Iterator[Server]:
     """A server on a free port."""
     log: list[str] = []
-    app = make_app([model], rules, log.append)
+    app = make_app([model], rules, log.append, record)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -27,12 +27,13 @@ def lines(document: Mapping[str, Any], show: int) -> Iterator[str]:
 
 def _difference(row: Mapping[str, Any]) -> Iterator[str]:
     place = f"{row['file'].rpartition('/')[2]}:{row['line']}"
+    yield f"{place}  {_one_line(row['asked'])}"
     if row["failure"] is not None:
-        yield f"{place}  {row['failure']['kind']}: {row['failure']['message']}"
+        yield f"  {row['failure']['kind']}: {row['failure']['message']}"
         return
-    alike = "" if row["similarity"] is None else f", texts {_share(row['similarity'])} alike"
-    sampled = "" if row["repeatable"] else ", sampled without a seed"
-    yield f"{place}  {', '.join(row['differences'])} differ{alike}{sampled}"
+    alike = "" if row["similarity"] is None else f"; the texts are {_share(row['similarity'])} alike"
+    sampled = "" if row["repeatable"] else "; sampled without a seed"
+    yield f"  differs in {', '.join(row['differences'])}{alike}{sampled}"
     for name, text in zip(("recorded", "replayed"), row["first_difference"] or (), strict=False):
         yield f"  {name}  {_one_line(text)}"
 

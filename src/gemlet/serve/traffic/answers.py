@@ -16,7 +16,7 @@ Kind = Literal["status", "refusal", "choices", "text", "tool_calls", "finish_rea
 WORDS_COMPARED = 1000
 """Words of each text between the beginning and the end that both share; the time grows with their square."""
 
-CONTEXT = 32
+BEFORE, AFTER = 24, 64
 """Characters shown before and after the first difference."""
 
 
@@ -210,8 +210,8 @@ def _compare_refusals(recorded: Answer, replayed: Answer) -> Difference:
 def first_difference(a: str, b: str) -> tuple[str, str]:
     """Both texts around the place where they part."""
     at = _shared(a, b)
-    start = max(0, at - CONTEXT)
-    return _excerpt(a, start, at + CONTEXT), _excerpt(b, start, at + CONTEXT)
+    start = max(0, at - BEFORE)
+    return _excerpt(a, start, at + AFTER), _excerpt(b, start, at + AFTER)
 
 
 def _excerpt(text: str, start: int, end: int) -> str:

@@ -111,7 +111,8 @@ def parse_record(path: Path, number: int, line: bytes) -> Exchange:
         record = parse_json(path, "record", line)
     except ModelFileError as error:
         raise RecordError(path, number, error.problem) from None
-    if record.pop("version", None) != VERSION:
+    version = record.pop("version", None)
+    if type(version) is not int or version != VERSION:
         fail(f"is not a record of version {VERSION}")
     known = {field.name for field in fields(Exchange)}
     if record.keys() != known:

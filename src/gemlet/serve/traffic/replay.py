@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gemlet.serve.traffic.answers import Answer, Difference, Kind, compare, read_answer
@@ -26,6 +26,9 @@ NOT_RETRIED = 501
 
 FAILURES_IN_A_ROW = 5
 """Requests that reach nobody, or are not let in, after which the others are not sent."""
+
+ASKED = 60
+"""Characters of a request that are kept to be shown."""
 
 SECRET_LENGTH = 8
 """Characters from which a key is one. Words such as "none" stand in for a key, and in answers too."""
@@ -46,11 +49,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one request: an answer, how long it took and how it differs, or else a failure."""
+    """What became of one request: an answer, how long it took and how it differs, or else a failure.
+
+    `asked`: the beginning of its last message or prompt. `repeatable`: the same model must answer it alike.
+    """
 
     place: Place
-    exchange: Exchange
+    path: str
+    asked: str
+    stream: bool
+    repeatable: bool
     recorded: Answer
+    recorded_seconds: Seconds
     replayed: Answer | None = None
     seconds: Seconds | None = None
     failure: EndpointError | None = None
@@ -90,6 +100,19 @@ def is_repeatable(request: dict[str, Any]) -> bool:
     return settings.get("seed") is not None or settings.get("temperature") == 0
 
 
+def is_streamed(path: str, request: dict[str, Any]) -> bool:
+    """Whether a stream is asked for; in Ollama's API one that says nothing does."""
+    return request.get("stream", path.startswith("/api/")) is True
+
+
+def asked(request: dict[str, Any]) -> str:
+    """What a person knows a request again by."""
+    messages = request.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    text = last.get("content") if isinstance(last, dict) else request.get("prompt", request.get("input"))
+    return "" if text is None else str(text)[:ASKED]
+
+
 class Replay:
     """An iterator of results, in the order in which they come. `stop` ends it soon, from any thread.
 
@@ -103,7 +126,7 @@ class Replay:
         self._stopped = threading.Event()
         self._places = iter(places)
         self._lock = threading.Lock()
-        self._results: queue.Queue[Result | RecordError | None] = queue.Queue()
+        self._results: queue.Queue[Result | Exception | None] = queue.Queue()
         self._working = min(plan.concurrency, len(places))
         self._in_a_row = 0
         for number in range(self._working):
@@ -119,8 +142,10 @@ class Replay:
                 result = self._results.get(timeout=0.5)  # so that Ctrl-C is heard on every system
             except queue.Empty:
                 continue
-            if isinstance(result, RecordError):
+            if isinstance(result, Exception):
                 self.stop()
+                while self._working:  # nobody uses the target any more when it is closed
+                    self._working -= self._results.get() is None
                 raise result
             if result is not None:
                 self._watch(result)
@@ -150,14 +175,23 @@ class Replay:
                 break
             try:
                 self._results.put(self._one(place))
-            except RecordError as error:
+            except Exception as error:  # is raised where results are awaited
                 self._results.put(error)
         self._results.put(None)
 
     def _one(self, place: Place) -> Result:
         exchange = place.read()
-        recorded = recorded_answer(place, exchange)
-        body = self._body(exchange)
+        request = exchange.request or {}
+        result = Result(
+            place,
+            exchange.path,
+            asked(request),
+            is_streamed(exchange.path, request),
+            is_repeatable(request),
+            recorded_answer(place, exchange),
+            exchange.seconds,
+        )
+        body = self._body(exchange.path, request)
         for number in range(1, TRIES + 1):
             try:
                 with self._target.send(exchange.path, body, self._plan.seconds) as reply:
@@ -165,23 +199,20 @@ class Replay:
                     wait = _wait(reply.retry_after, number)
             except EndpointError as error:
                 failure = EndpointError(error.kind, self._hide(error.message))
-                return Result(place, exchange, recorded, failure=failure, tries=number)
+                return replace(result, failure=failure, tries=number)
             again = answer.status == 429 or (answer.status >= 500 and answer.status != NOT_RETRIED)
             if not again or number == TRIES or self._stopped.wait(wait):
                 break
-        difference = compare(recorded, answer)
-        return Result(place, exchange, recorded, answer, seconds, difference=difference, tries=number)
+        difference = compare(result.recorded, answer)
+        return replace(result, replayed=answer, seconds=seconds, difference=difference, tries=number)
 
-    def _body(self, exchange: Exchange) -> bytes:
-        request = dict(exchange.request or {})
-        if self._plan.model is not None:
-            request["model"] = self._plan.model
-        if self._plan.ask_usage and request.get("stream") is True and "completions" in exchange.path:
+    def _body(self, path: str, request: dict[str, Any]) -> bytes:
+        changes: dict[str, Any] = {} if self._plan.model is None else {"model": self._plan.model}
+        if self._plan.ask_usage and is_streamed(path, request) and "completions" in path:
             options = request.get("stream_options")
-            request["stream_options"] = (options if isinstance(options, dict) else {}) | {
-                "include_usage": True
-            }
-        return json.dumps(request).encode()
+            given = options if isinstance(options, dict) else {}
+            changes["stream_options"] = given | {"include_usage": True}
+        return json.dumps(request | changes).encode()
 
     def _hide(self, text: str) -> str:
         secret = self._target.secret

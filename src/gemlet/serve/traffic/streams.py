@@ -116,6 +116,9 @@ class _Events:
             self._head["error"] = event["error"]
             self._ended = True
             return False
+        if event.get("type") == "error":  # of the Responses API
+            self._head["error"] = {"message": event.get("message"), "code": event.get("code")}
+            return False
         if isinstance(event.get("choices"), list):
             return self._chunk(event)
         if isinstance(event.get("type"), str) and event["type"].startswith("response."):
@@ -150,6 +153,9 @@ class _Events:
         self._alone = self._alone or _Choice("message" in event)
         self._ended = event["done"]
         message, text = event.pop("message", None), event.pop("response", None)
+        earlier, logprobs = self._head.get("logprobs"), event.get("logprobs")
+        if isinstance(earlier, list):
+            event["logprobs"] = earlier + (logprobs if isinstance(logprobs, list) else [])
         self._head.update(event)
         return self._alone.add({"text": text} if message is None else {"delta": message})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gemlet.serve.traffic.answers import Answer
 from gemlet.serve.traffic.records import Seconds
-from gemlet.serve.traffic.replay import Result, is_repeatable
+from gemlet.serve.traffic.replay import Result
 from gemlet.statistics.quantiles import nearest_rank
 from gemlet.types import as_dict
 
@@ -28,10 +28,12 @@ def summarise(
         **{name: outcomes[name] for name in ("equal", "different", "failed", "unfinished")},
         "differences": dict(Counter(kind for result in answered for kind in result.kinds).most_common()),
         "failures": dict(Counter(result.failure.kind for result in finished if result.failure)),
-        "sampled_without_seed": sum(not is_repeatable(result.exchange.request or {}) for result in finished),
+        "sampled_without_seed": sum(
+            bool(result.recorded.choices) and not result.repeatable for result in answered
+        ),
         "retried": sum(result.tries > 1 for result in finished),
         "recorded": _side(
-            [(result.recorded, result.exchange.seconds) for result in answered], recorded_prices
+            [(result.recorded, result.recorded_seconds) for result in answered], recorded_prices
         ),
         "replayed": _side([(result.replayed, result.seconds) for result in answered], prices),
     }
@@ -88,9 +90,10 @@ def rows(results: Sequence[Result]) -> list[Mapping[str, Any]]:
         {
             "file": str(result.place.path),
             "line": result.place.line,
-            "path": result.exchange.path,
-            "stream": (result.exchange.request or {}).get("stream") is True,
-            "repeatable": is_repeatable(result.exchange.request or {}),
+            "path": result.path,
+            "asked": result.asked,
+            "stream": result.stream,
+            "repeatable": result.repeatable,
             "outcome": result.outcome,
             "differences": list(result.kinds),
             "similarity": None if result.difference is None else result.difference.similarity,
@@ -99,7 +102,7 @@ def rows(results: Sequence[Result]) -> list[Mapping[str, Any]]:
             if result.failure is None
             else {"kind": result.failure.kind, "message": result.failure.message},
             "tries": result.tries,
-            "recorded": as_dict(result.recorded) | {"seconds": as_dict(result.exchange.seconds)},
+            "recorded": as_dict(result.recorded) | {"seconds": as_dict(result.recorded_seconds)},
             "replayed": None
             if result.replayed is None
             else as_dict(result.replayed) | {"seconds": as_dict(result.seconds)},

@@ -104,6 +104,10 @@ class Calls:
         for end in ends:
             end()
 
+    def over(self, overdue: threading.Event) -> bool:
+        """Whether a call was ended from here."""
+        return self.aborted or overdue.is_set()
+
     def failure(self, overdue: threading.Event, seconds: float, error: Exception | None) -> EndpointError:
         """What a call that broke off is to be called."""
         if self.aborted:
@@ -187,6 +191,8 @@ class HttpTarget:
                 began = time.perf_counter()
                 connection.request("POST", self.route(path), body, headers)
                 response = connection.getresponse()
+                if self._calls.over(overdue):  # half a line of a head is taken for a whole one
+                    raise http.client.IncompleteRead(b"")
                 yield Reply(
                     began,
                     response.status,
@@ -194,7 +200,11 @@ class HttpTarget:
                     response.getheader("Retry-After"),
                     self._pieces(response, overdue),
                 )
-            except (OSError, http.client.HTTPException) as error:
+            except (
+                OSError,
+                http.client.HTTPException,
+                UnicodeError,
+            ) as error:  # the last: of the host's name
                 raise self._calls.failure(overdue, seconds, error) from None
             finally:
                 connection.close()
@@ -204,7 +214,7 @@ class HttpTarget:
             yield piece
         # Of these the library does not say that they broke off: fewer bytes than were promised, and an end
         # that is ours.
-        if response.length or overdue.is_set() or self._calls.aborted:
+        if response.length or self._calls.over(overdue):
             raise http.client.IncompleteRead(b"", response.length)
 
     def abort(self) -> None:
@@ -238,13 +248,13 @@ class AppTarget:
         messages: queue.Queue[Message | Exception | None] = queue.Queue()
         began = time.perf_counter()
         exchange = _AppCall(self._app, path, body, messages)
-        work = asyncio.run_coroutine_threadsafe(exchange.run(), self._loop)
 
         def end() -> None:
             messages.put(None)
 
         until = began + seconds
         with self._calls.ending(end, seconds) as overdue:
+            work = asyncio.run_coroutine_threadsafe(exchange.run(), self._loop)
             try:
 
                 def next_message() -> Message:

@@ -89,7 +89,7 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
         if told < answers:
             yield f"tokens and cost, {side}: of {told} of {answers} answers; the others did not tell theirs"
     if count := document["sampled_without_seed"]:
-        yield f"{count} of them are sampled without a seed: even the same model answers those differently"
+        yield f"sampled without a seed: {count}; such answers differ even with the same model"
     if document["retried"]:
         yield f"{document['retried']} sent more than once, after 429 or an error of the server"
     if document["stopped"]:

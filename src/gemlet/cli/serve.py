@@ -71,8 +71,8 @@ def execute(parsed: argparse.Namespace) -> int:
     with _listening(parsed.host, parsed.port) as listener, ExitStack() as stack:
         references = parsed.model or [None]
         opening = [opened(load, parsed, reference, parallel=parsed.parallel) for reference in references]
-        models = [stack.enter_context(one) for one in opening]
         record = None if parsed.record is None else stack.enter_context(_recording(parsed.record))
+        models = [stack.enter_context(one) for one in opening]
         app = make_app(models, rules, log, record)
         config = uvicorn.Config(
             app,
@@ -100,7 +100,8 @@ def _recording(folder: Path) -> Iterator[Callable[[Exchange], None]]:
     finally:
         traffic.close()
         lost = f", {traffic.lost} lost" if traffic.lost else ""
-        note(f"{traffic.recorded} requests recorded in {traffic.path}{lost}")
+        where = f" in {traffic.path}" if traffic.recorded else ""
+        note(f"{traffic.recorded} requests recorded{where}{lost}")
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -59,7 +59,7 @@ class TrafficFile:
             self._lose("the disk does not keep up")
 
     def close(self) -> None:
-        """Write what waits, reach the disk, and close the file."""
+        """Write what waits, reach the disk, and close the file; an empty one is removed."""
         with suppress(queue.Full):
             self._waiting.put(None, timeout=SECONDS_TO_WRITE)
         self._thread.join(SECONDS_TO_WRITE)
@@ -70,6 +70,9 @@ class TrafficFile:
             os.fsync(self._handle)
         except OSError as error:
             self._warn(f"{self.path}: the last records may not be on the disk: {error.strerror}")
+        with suppress(OSError):
+            if os.fstat(self._handle).st_size == 0:
+                os.unlink(self.path)
         os.close(self._handle)
 
     def _write_all(self) -> None:

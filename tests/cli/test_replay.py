@@ -20,7 +20,7 @@ from tests.infer.fake_model import fake_decoder, fake_model
 from tests.serve.conftest import serving
 from tests.serve.endpoint import endpoint, http, plain
 
-KEY = "sk-secret-of-a-person"
+KEY = 'sk-secret"of-a-person'
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])
@@ -212,6 +212,7 @@ def test_a_file_that_changes_meanwhile(run: Run, traffic: Path, tmp_path: Path) 
         (["--against", "x", "--prices", "1"], "two numbers"),
         (["--against", "x", "--prices", "1,nan"], "from 0"),
         (["--against", "x", "-o", "no/such/folder/file"], "-o"),
+        (["--against", "x", "-o", "traffic.jsonl"], "record"),
         ([], "--against"),
     ],
 )

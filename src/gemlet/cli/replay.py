@@ -125,10 +125,18 @@ def _check(parsed: argparse.Namespace) -> None:
             raise InvalidRequestError(f"--{name} must be from 1 to {most}, not {value}")
     if not 0 < parsed.timeout <= 86400:
         raise InvalidRequestError(f"--timeout must be above 0 and at most 86400, not {parsed.timeout:g}")
-    if parsed.output is not None and (parsed.output.is_dir() or not parsed.output.parent.is_dir()):
-        raise InvalidRequestError(f"-o {parsed.output}: is no file in a folder that there is")
+    if parsed.output is not None:
+        _check_output(parsed.output, parsed.source)
     if parsed.show < 0:
         raise InvalidRequestError(f"--show must be from 0, not {parsed.show}")
+
+
+def _check_output(output: Path, source: Path) -> None:
+    if output.is_dir() or not output.parent.is_dir():
+        raise InvalidRequestError(f"-o {output}: is no file in a folder that there is")
+    if output.suffix == ".jsonl" or (output.exists() and source.exists() and output.samefile(source)):
+        hint = "the result is one JSON document: name it something.json"
+        raise InvalidRequestError(f"-o {output}: would replace a record, or be taken for one", hint=hint)
 
 
 def chosen(source: Path, limit: int | None, skip: bool) -> tuple[list[Place], Counter[str]]:

@@ -13,6 +13,9 @@ from gemlet.serve.traffic.streams import AnswerError
 
 Kind = Literal["status", "refusal", "choices", "text", "tool_calls", "finish_reason"]
 
+CHARACTERS_COMPARED = 1 << 18
+"""Of each text, for how alike they are."""
+
 WORDS_COMPARED = 1000
 """Words of each text between the beginning and the end that both share; the time grows with their square."""
 
@@ -233,8 +236,10 @@ def _shared(a: str, b: str) -> int:
 def similarity(a: str, b: str) -> float:
     """Share of the words that both texts have in the same order (Ratcliff and Obershelp 1988), 0 to 1.
 
-    Beside the shared beginning and end, WORDS_COMPARED of each text are looked at; later ones count as other.
+    Of CHARACTERS_COMPARED, and beside the shared beginning and end of WORDS_COMPARED; later ones count as
+    other.
     """
+    a, b = a[:CHARACTERS_COMPARED], b[:CHARACTERS_COMPARED]
     if a == b:
         return 1.0
     old, new = re.findall(r"\S+\s*|\s+", a), re.findall(r"\S+\s*|\s+", b)

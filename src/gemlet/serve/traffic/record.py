@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemlet.errors import ConfigError
 from gemlet.serve.traffic.records import PATHS, SUFFIX, End, Exchange, Seconds, to_line
-from gemlet.serve.traffic.streams import AnswerError, Body, json_object
+from gemlet.serve.traffic.streams import Body, json_object
 from gemlet.version import __version__
 
 MAX_WAITING = 64
@@ -213,7 +213,7 @@ class _Watch:
 def _object_or_none(read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     try:
         return read()
-    except AnswerError:
+    except Exception:  # the answer is on its way: whatever is wrong with its record must not reach it
         return None
 
 

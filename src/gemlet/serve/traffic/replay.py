@@ -216,7 +216,9 @@ class Replay:
 
     def _hide(self, text: str) -> str:
         secret = self._target.secret
-        return text if secret is None or len(secret) < SECRET_LENGTH else text.replace(secret, "[key]")
+        if secret is None or len(secret) < SECRET_LENGTH:
+            return text
+        return text.replace(secret, "[key]").replace(json.dumps(secret)[1:-1], "[key]")
 
     def _read(self, reply: Reply) -> tuple[Answer, Seconds]:
         if 300 <= reply.status < 400:

@@ -63,7 +63,9 @@ def test_a_parameter_refused_there_is_named(run: Run, traffic: Path, tmp_path: P
     record["request"]["reasoning_effort"] = "low"
     code, result, told = run("--against", "model", "--fail-on", "error", source=written(tmp_path, record))
     assert code == 0 and result["differences"] == {"status": 1}
-    assert "refused, replayed: 1 with 400 invalid_value: reasoning_effort" in told
+    (refusal,) = result["replayed"]["refusals"]
+    assert refusal["status"] == 400 and refusal["reason"].endswith(": reasoning_effort")
+    assert f"refused, replayed: 1 with 400 {refusal['reason']}" in told
 
 
 def test_limit_show_and_prices(run: Run) -> None:

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gemlet.serve.errors import as_api_error
+from gemlet.errors import GemletError
+from gemlet.serve.errors import ApiError, as_api_error
 
 KEEP_ALIVE = 10.0
 """Seconds without an event after which a comment tells proxies and people that the answer is under way."""
@@ -82,6 +83,8 @@ class EventStream(Response):
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
         finally:
             await _end(writing)
             await _end(gone)
@@ -93,7 +96,7 @@ class EventStream(Response):
         async def write(text: str) -> None:
             await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
-        coming = asyncio.ensure_future(anext(self._events))
+        coming, defect = asyncio.ensure_future(anext(self._events)), None
         try:
             while True:
                 await asyncio.wait({coming}, timeout=self._keep_alive)
@@ -106,12 +109,15 @@ class EventStream(Response):
                     break
                 except Exception as error:
                     await write(self.failure(error))
+                    defect = None if isinstance(error, (GemletError, ApiError)) else error
                     break
                 await write(self.event(event))
                 coming = asyncio.ensure_future(anext(self._events))
             if self.end:
                 await write(self.end)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if defect is not None:
+                raise defect  # for the log
         finally:
             await _end(coming)
 
@@ -123,6 +129,9 @@ class NamedEventStream(EventStream):
 
     def event(self, event: dict[str, Any]) -> str:
         return f"event: {event['type']}\n{super().event(event)}"
+
+    def failure(self, error: Exception) -> str:
+        return ""  # the last of the events has told it
 
 
 class LineStream(EventStream):

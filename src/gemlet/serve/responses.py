@@ -39,7 +39,7 @@ async def collect(served: Served, request: ResponsesRequest, answer: AsyncAnswer
 async def stream(
     served: Served, request: ResponsesRequest, answer: AsyncAnswerStream
 ) -> AsyncIterator[dict[str, Any]]:
-    """The events of the response. An error in mid-stream is the last one."""
+    """The events of the response. An error in mid-stream is the last one, and raised behind it."""
     writer = Writer(served, request)
     yield writer.lifecycle("created")
     yield writer.lifecycle("in_progress")
@@ -50,6 +50,7 @@ async def stream(
                     yield one
     except Exception as error:
         yield writer.fail(error)
+        raise
 
 
 class Writer:

@@ -233,7 +233,8 @@ def test_the_line_is_bounded_and_cancelling_frees_a_place():
         s.submit(Job(4, 1))
     s.remove(2)
     s.submit(Job(4, 1))
-    assert (s.waiting, s.running) == (2, 1)
+    now = s.occupancy(7)
+    assert (now.waiting, now.running, now.prefix_bytes) == (2, 1, 7)
     s.remove(99)  # unknown: nothing happens
 
 

@@ -12,6 +12,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from gemlet.serve.handle import Handle
 from gemlet.serve.registry import Served
 from gemlet.serve.responses import Writer
 from gemlet.serve.responses_schema import ResponsesRequest
@@ -250,7 +251,7 @@ def test_text_and_calls_are_items_of_their_own(server: Server) -> None:
     """What the writer makes of text, calls and text, whatever model could write it."""
     done = server.model.chat(MESSAGES, max_tokens=1)
     request = ResponsesRequest.model_validate({"model": "m", "input": "x"})
-    writer = Writer(Served("m", server.model), request)
+    writer = Writer(Served("m", Handle(server.model)), request)
     deltas = (ToolCallDelta(0, "a", "f"), ToolCallDelta(0, arguments="{}"), ToolCallDelta(1, "b", "g"))
     tokens = [
         TokenEvent("look", 5, None),

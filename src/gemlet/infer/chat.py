@@ -18,7 +18,8 @@ from gemlet.infer.options import (
     check_ids,
 )
 from gemlet.infer.reading import PromptReading
-from gemlet.infer.scheduler import Limits
+from gemlet.infer.requests import Watcher
+from gemlet.infer.scheduler import Limits, Occupancy
 from gemlet.infer.speculate import Speculator
 from gemlet.infer.worker import Decoder
 from gemlet.model.adapters import AdapterFile
@@ -109,6 +110,14 @@ class Model(PromptAnswering, PromptReading):
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Requests that run with it are not touched."""
         self._adapters.unload(name)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Have `watcher` see every request from now on, and its events, on the engine's thread."""
+        self._engine.watch(watcher)
+
+    def occupancy(self) -> Occupancy:
+        """Requests that wait and run now, and the memory that they and kept prompts hold."""
+        return self._engine.occupancy()
 
     def close(self) -> None:
         """Give everything back; requests that still run end as cancelled. Calling it again does nothing."""

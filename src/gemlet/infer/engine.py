@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
 from gemlet.infer.cache import PageFiles
 from gemlet.infer.prefixes import Prefixes
-from gemlet.infer.requests import AnswerRequest, Request, Sink
+from gemlet.infer.requests import AnswerRequest, Event, Request, Sink, Watcher
 from gemlet.infer.sample import check_sampling, check_seed
-from gemlet.infer.scheduler import Limits
+from gemlet.infer.scheduler import Limits, Occupancy
 from gemlet.infer.speculate import Speculator
 from gemlet.infer.worker import Decoder, Worker
 
@@ -67,6 +67,7 @@ class Engine:
         self._decoder = decoder
         self.context = context or decoder.config.context_length
         self._process = os.getpid()
+        self._watcher: Watcher | None = None
         limits = limits or Limits(step_rows=decoder.max_rows)
         prefixes = Prefixes(decoder, prefix_bytes, shortest_prefix, prefix_files)
         self._worker = Worker(decoder, limits, prefixes, prefix_root, speculator, spare_work)
@@ -85,11 +86,22 @@ class Engine:
             hint = "load it again in this process"
             raise ModelClosedError("the model was opened in another process, before a fork", hint=hint)
         self._check(request)
+        if self._watcher is not None:
+            sink = _both(self._watcher(request), sink)
         return Ticket(self, self._worker.submit(request, sink))
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Have `watcher` see the requests that are submitted from now on, and their events."""
+        self._watcher = watcher
+
+    def occupancy(self) -> Occupancy:
+        """What it holds now."""
+        return self._worker.occupancy()
 
     def counts(self) -> tuple[int, int]:
         """Sequences that wait and that run now."""
-        return self._worker.counts()
+        now = self.occupancy()
+        return now.waiting, now.running
 
     def close(self) -> None:
         """End the thread; what still runs ends as cancelled. Again, or after a fork, it does nothing."""
@@ -117,6 +129,14 @@ class Engine:
             _check_positions(request.wanted, len(request.ids))
         if request.positions > self.context:
             raise ContextLengthError(request.positions, self.context, hint=_lengths(request))
+
+
+def _both(first: Sink, second: Sink) -> Sink:
+    def sink(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return sink
 
 
 def _lengths(request: Request) -> str | None:

@@ -161,3 +161,6 @@ class Failed:
 Event = Started | Token | Cancelled | Outputs | Failed
 Sink = Callable[[Event], None]
 """Takes a request's events, in order, on the engine's thread; must return at once."""
+
+Watcher = Callable[[Request], Sink]
+"""Called with each request that is submitted, for a sink that gets its events before the request's own."""

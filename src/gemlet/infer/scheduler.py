@@ -77,6 +77,18 @@ class Outlook:
     room: int
 
 
+@dataclass(frozen=True)
+class Occupancy:
+    """What is held at one moment: sequences that wait and that run, the bytes that the states of the running
+    ones may grow to, and the bytes of pages kept of earlier requests.
+    """
+
+    waiting: int
+    running: int
+    reserved_bytes: int
+    prefix_bytes: int
+
+
 @dataclass
 class _Waiting:
     job: Job
@@ -109,15 +121,10 @@ class Scheduler:
         """Whether nothing waits and nothing runs."""
         return not (self._waiting or self._followers or self._running)
 
-    @property
-    def waiting(self) -> int:
-        """Jobs that are not admitted yet."""
-        return len(self._waiting) + len(self._followers)
-
-    @property
-    def running(self) -> int:
-        """Sequences that are admitted."""
-        return len(self._running)
+    def occupancy(self, prefix_bytes: int = 0) -> Occupancy:
+        """Jobs that are not admitted yet, those that are, and their price."""
+        waiting = len(self._waiting) + len(self._followers)
+        return Occupancy(waiting, len(self._running), self._price, prefix_bytes)
 
     def submit(self, job: Job) -> None:
         """Put a job in line. QueueFullError when that is full, InvalidRequestError for what can never run."""

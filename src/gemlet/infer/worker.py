@@ -13,7 +13,7 @@ from gemlet.infer.adapters import Adapting
 from gemlet.infer.prefixes import PageJoiner, Prefixes
 from gemlet.infer.requests import AnswerRequest, Cancelled, Failed, Request, Sink, Started, adapter_key
 from gemlet.infer.sample import Ranking
-from gemlet.infer.scheduler import Chunk, Job, Limits, Scheduler
+from gemlet.infer.scheduler import Chunk, Job, Limits, Occupancy, Scheduler
 from gemlet.infer.sequences import (
     AnswerSequence,
     Call,
@@ -110,10 +110,10 @@ class Worker:
         state = None if sequence is None else sequence.state
         return 0 if state is None else state.length
 
-    def counts(self) -> tuple[int, int]:
-        """Sequences that wait and that run."""
+    def occupancy(self) -> Occupancy:
+        """What it holds now."""
         with self._changed:
-            return self._scheduler.waiting, self._scheduler.running
+            return self._scheduler.occupancy(self._prefixes.nbytes)
 
     def run(self) -> None:
         """Run steps until `stop`. Whatever happens, every request gets its last event."""

@@ -14,11 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 from gemlet.errors import GemletError
 from gemlet.infer.chat import Model
-from gemlet.serve import chat, completions, ollama, responses
+from gemlet.serve import chat, completions, ollama, operations, responses
 from gemlet.serve.body import StrictRoute
 from gemlet.serve.document import (
     ChatCompletion,
@@ -28,7 +27,6 @@ from gemlet.serve.document import (
     ModelObject,
     Rendered,
     ResponseObject,
-    Status,
     Text,
     TextCompletion,
     Tokens,
@@ -38,8 +36,11 @@ from gemlet.serve.document import (
 from gemlet.serve.errors import ApiError, as_api_error
 from gemlet.serve.events import ClientGone, EventStream, NamedEventStream, while_connected
 from gemlet.serve.guard import Guard, Rules
+from gemlet.serve.handle import Handle
+from gemlet.serve.metrics import Metrics
 from gemlet.serve.registry import Registry
 from gemlet.serve.responses_schema import TAGS, ResponsesRequest
+from gemlet.serve.running import CLIENT_GONE
 from gemlet.serve.schema import (
     REFUSAL,
     ChatRequest,
@@ -58,30 +59,45 @@ PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
 """The page's own policy is in its head; these are the parts that only an answer can say."""
 
-CLIENT_GONE = 499
-"""Logged for a request whose client did not wait; nobody receives it."""
-
 
 def make_app(
-    models: Iterable[Model],
+    models: Iterable[Model | Handle],
     rules: Rules | None = None,
     log: Callable[[str], None] = lambda line: None,
     record: Callable[[Exchange], None] | None = None,
-) -> ASGIApp:
-    """The application that serves open models. It does not close them. `record` is given the traffic."""
-    routes = make_routes(Registry(models))
-    return Guard(routes if record is None else Recording(routes, record), rules or Rules(), log)
+    unload_after: float | None = None,
+) -> Guard:
+    """The application that serves models. It does not close them at its end. `record` is given the traffic.
+
+    Models that can be opened again are closed when nobody has used them for `unload_after` seconds.
+    """
+    registry = Registry(models)
+    metrics = operations.metrics_of(registry)
+    routes = make_routes(registry, metrics, unload_after)
+    inner = routes if record is None else Recording(routes, record)
+    return Guard(inner, rules or Rules(), log, metrics.answered)
 
 
-def make_routes(registry: Registry) -> FastAPI:
+def make_routes(
+    registry: Registry, metrics: Metrics | None = None, unload_after: float | None = None
+) -> FastAPI:
     """What the guard lets requests pass to."""
-    app = FastAPI(title="gemlet", version=__version__, docs_url=None, redoc_url=None, responses=errors(Error))
+    life = operations.unloading(registry, unload_after)
+    app = FastAPI(
+        title="gemlet",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        responses=errors(Error),
+        lifespan=life,
+    )
     app.router.route_class = StrictRoute
     _add_error_handlers(app)
     _add_generation(app, registry)
     _add_reading(app, registry)
     _add_models(app, registry)
     ollama.add_routes(app, registry)
+    operations.add_routes(app, registry, metrics or operations.metrics_of(registry))
     _add_page(app)
     return app
 
@@ -89,7 +105,7 @@ def make_routes(registry: Registry) -> FastAPI:
 def _add_generation(app: FastAPI, registry: Registry) -> None:
     @app.post("/v1/chat/completions", responses=answers(ChatCompletion, stream=EventStream.media_type))
     async def chat_completions(body: ChatRequest, request: Request) -> Any:
-        served = registry.find(body.model)
+        served = await registry.open(body.model)
         answer = chat.start(served, body)
         if not body.stream:
             return await while_connected(request, chat.collect(served, body, answer))
@@ -98,7 +114,7 @@ def _add_generation(app: FastAPI, registry: Registry) -> None:
 
     @app.post("/v1/completions", responses=answers(TextCompletion, stream=EventStream.media_type))
     async def text_completions(body: CompletionRequest, request: Request) -> Any:
-        served = registry.find(body.model)
+        served = await registry.open(body.model)
         if not body.stream:
             return await while_connected(request, completions.collect(served, body))
         answer = completions.start(served, body)
@@ -107,7 +123,7 @@ def _add_generation(app: FastAPI, registry: Registry) -> None:
 
     @app.post("/v1/responses", responses=answers(ResponseObject, stream=EventStream.media_type))
     async def create_response(body: ResponsesRequest, request: Request) -> Any:
-        served = registry.find(body.model)
+        served = await registry.open(body.model)
         answer = responses.start(served, body)
         if not body.stream:
             return await while_connected(request, responses.collect(served, body, answer))
@@ -122,7 +138,7 @@ def _ids_of(model: Model, inputs: Iterable[str | list[int]]) -> list[list[int]]:
 def _add_reading(app: FastAPI, registry: Registry) -> None:
     @app.post("/v1/embeddings", responses=answers(Embeddings))
     async def embeddings(body: EmbeddingRequest, request: Request) -> Any:
-        served = registry.find(body.model)
+        served = await registry.open(body.model)
         ids = await asyncio.to_thread(_ids_of, served.model, body.input)
         vectors = await while_connected(request, served.model.aembed(ids, adapter=served.adapter))
         data = [
@@ -172,14 +188,6 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
             message = f"there is no model {name!r}; served: {', '.join(known)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return known[name].describe()
-
-    @app.get("/health", responses=answers(Status))
-    async def health() -> Any:
-        return {"status": "ok"}
-
-    @app.get("/ready", responses=answers(Status))
-    async def ready() -> Any:
-        return {"status": "ready", "models": [served.name for served in registry.all()]}
 
 
 class PageFiles(StaticFiles):

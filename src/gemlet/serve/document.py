@@ -156,6 +156,25 @@ class Status(BaseModel):
     models: list[str] | None = None
 
 
+class ModelState(BaseModel):
+    """A model at the moment."""
+
+    id: str
+    loaded: bool
+    running: int
+    waiting: int
+
+
+class ServerState(BaseModel):
+    """A server at the moment. `since`: seconds since 1970."""
+
+    version: str
+    pid: int
+    since: float
+    models: list[ModelState]
+    resident_bytes: int
+
+
 class OllamaAnswer(BaseModel):
     """An answer, or in a stream a piece of one."""
 

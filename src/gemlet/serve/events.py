@@ -14,9 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from gemlet.errors import GemletError
 from gemlet.serve.errors import ApiError, as_api_error
+from gemlet.serve.running import CLIENT_GONE, end_of_request, set_outcome
 
 KEEP_ALIVE = 10.0
 """Seconds without an event after which a comment tells proxies and people that the answer is under way."""
+
+LAST_WORD = 1.0
+"""Seconds in which a client that is told why its answer ends has to take that."""
 
 T = TypeVar("T")
 
@@ -26,14 +30,20 @@ class ClientGone(Exception):
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client goes away: ClientGone then."""
+    """The result of `work`, which is cancelled when the client goes away: ClientGone then.
+
+    It is also cancelled when the request must end; its error is then raised.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request.receive))
+    end = end_of_request()
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        await _first(task, gone, end)
+        if task.done():
+            return task.result()
+        if end.done():
+            raise end.result()
+        raise ClientGone
     finally:
         await _end(task)
         await _end(gone)
@@ -42,8 +52,8 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
 class EventStream(Response):
     """`data:` lines of what `events` gives, [DONE] at the end; `progress` is told in comments meanwhile.
 
-    An error in mid-stream becomes a last event. `events` is closed when the client goes away, also while
-    it waits for the first token.
+    An error in mid-stream becomes a last event, and so does what the request must end with. `events` is
+    closed when the client goes away, also while it waits for the first token.
     """
 
     media_type = "text/event-stream"
@@ -81,8 +91,14 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         writing = asyncio.ensure_future(self._write(send))
         gone = asyncio.ensure_future(_disconnected(receive))
+        end = end_of_request()
         try:
-            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await _first(writing, gone, end)
+            if end.done():
+                set_outcome(end.result().status)
+                await _first(writing, gone, timeout=LAST_WORD)
+            elif not writing.done():
+                set_outcome(CLIENT_GONE)
             if writing.done():
                 writing.result()
         finally:
@@ -96,10 +112,14 @@ class EventStream(Response):
         async def write(text: str) -> None:
             await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
-        coming, defect = asyncio.ensure_future(anext(self._events)), None
+        coming, end = asyncio.ensure_future(anext(self._events)), end_of_request()
+        defect: Exception | None = None
         try:
             while True:
-                await asyncio.wait({coming}, timeout=self._keep_alive)
+                await _first(coming, end, timeout=self._keep_alive)
+                if end.done():
+                    await write(self.failure(end.result()))
+                    break
                 if not coming.done():
                     await write(self.waiting())
                     continue
@@ -108,6 +128,7 @@ class EventStream(Response):
                 except StopAsyncIteration:
                     break
                 except Exception as error:
+                    set_outcome(as_api_error(error).status)
                     await write(self.failure(error))
                     defect = None if isinstance(error, (GemletError, ApiError)) else error
                     break
@@ -159,6 +180,10 @@ class LineStream(EventStream):
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _first(*awaited: asyncio.Future[Any], timeout: float | None = None) -> None:
+    await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _end(task: asyncio.Future[Any]) -> None:

@@ -15,12 +15,17 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gemlet.serve.errors import OLLAMA, ApiError
+from gemlet.serve.running import Current, Running
 
 KEYED = ("/v1/", OLLAMA, "/tokenize", "/detokenize", "/apply-template")
 """What a key is needed for: all but the page, which asks for one, and what supervisors ask."""
 
 MAX_BODY = 8 << 20
 """Bytes of a request: more text than any context holds."""
+
+
+OTHER = "other"
+"""Counted as the route of what no route answers, and of what is refused before one is looked for."""
 
 
 class BodyTooLarge(Exception):
@@ -30,27 +35,41 @@ class BodyTooLarge(Exception):
 @dataclass(frozen=True)
 class Rules:
     """`keys`: none lets everybody in. `hosts`: names that the server may be called by; a page of another
-    site, whose name was made to lead here, is refused. `max_body` in bytes.
+    site, whose name was made to lead here, is refused. `max_body` in bytes. `deadline`: seconds that a
+    request may take; None for any.
     """
 
     keys: Sequence[str] = ()
     hosts: Sequence[str] = ("127.0.0.1", "localhost", "[::1]")
     max_body: int = MAX_BODY
+    deadline: float | None = None
 
 
 class Guard:
-    """Refuses in the API's form what must not reach the application. `log` gets a JSON line for each."""
+    """Refuses in the API's form what must not reach the application. `log` gets a JSON line for each.
 
-    def __init__(self, app: ASGIApp, rules: Rules, log: Callable[[str], None]) -> None:
+    `answered` is told the route and the status of each request. `running` are those under way.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        rules: Rules,
+        log: Callable[[str], None],
+        answered: Callable[[str, int], None] = lambda route, status: None,
+    ) -> None:
+        self.running = Running(rules.deadline)
         self._app = app
         self._rules = rules
         self._log = log
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began, status, read = time.perf_counter(), 0, 0
+        current: Current | None = None
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -70,12 +89,13 @@ class Guard:
 
         try:
             self._check(scope)
-            with suppress(BodyTooLarge):
+            with self.running.request() as current, suppress(BodyTooLarge):
                 await self._app(scope, receiving, sending)
             if read > self._rules.max_body and status == 0:
                 read = 0
                 raise self._too_large()
         except ApiError as error:
+            status = error.status
             answer = JSONResponse(error.for_path(scope["path"]), error.status, error.headers)
             await answer(scope, receive, sending)
         except Exception as error:  # a defect, which the client has been told of
@@ -83,6 +103,8 @@ class Guard:
             # Not its text, which may hold words of a prompt.
             self._log(json.dumps({"error": type(error).__name__, "where": where[-3:]}))
         finally:
+            outcome = None if current is None else current.outcome
+            self._answered(getattr(scope.get("route"), "path", OTHER), outcome or status)
             line = {
                 "time": round(time.time(), 3),
                 "method": scope["method"],
@@ -91,7 +113,7 @@ class Guard:
                 "seconds": round(time.perf_counter() - began, 4),
                 "bytes": read,
             }
-            self._log(json.dumps(line))
+            self._log(json.dumps(line if outcome is None else line | {"outcome": outcome}))
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

@@ -49,7 +49,7 @@ def add_routes(app: FastAPI, registry: Registry) -> None:
 
     @router.post("/api/chat", responses=answers(OllamaAnswer, stream=LineStream.media_type))
     async def ollama_chat(body: OllamaChatRequest, request: Request) -> Any:
-        served = _find(registry, body)
+        served = await _find(registry, body)
         if not body.messages:
             return _loaded(served, _message)
         tools = {"tools": body.tools} if body.tools else {}
@@ -59,7 +59,7 @@ def add_routes(app: FastAPI, registry: Registry) -> None:
 
     @router.post("/api/generate", responses=answers(OllamaAnswer, stream=LineStream.media_type))
     async def ollama_generate(body: OllamaGenerateRequest, request: Request) -> Any:
-        served = _find(registry, body)
+        served = await _find(registry, body)
         if not body.prompt:
             return _loaded(served, _response)
         if body.raw and body.system:
@@ -86,8 +86,8 @@ def add_routes(app: FastAPI, registry: Registry) -> None:
     app.include_router(router)
 
 
-def _find(registry: Registry, body: OllamaRequest) -> Served:
-    served = registry.find(_bare(body.model))
+async def _find(registry: Registry, body: OllamaRequest) -> Served:
+    served = await registry.open(_bare(body.model))
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs: true")
     wanted = body.options.num_ctx if body.options is not None else None
@@ -200,14 +200,14 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _details(served: Served) -> dict[str, Any]:
-    family = served.model.config.family
+    family = served.facts.config.family
     return {
         "parent_model": "",
-        "format": "gguf" if ".gguf" in served.model.reference else "safetensors",
+        "format": "gguf" if ".gguf" in served.facts.reference else "safetensors",
         "family": family,
         "families": [family],
-        "parameter_size": _short(sum(served.model.config.parameter_counts().values())),
-        "quantization_level": served.model.manifest.weights_type,
+        "parameter_size": _short(sum(served.facts.config.parameter_counts().values())),
+        "quantization_level": served.facts.manifest.weights_type,
     }
 
 
@@ -220,7 +220,7 @@ def _tag(served: Served) -> dict[str, Any]:
         "name": served.name,
         "model": served.name,
         "modified_at": _time(served.created),
-        "digest": served.model.manifest.weights_sha256,
+        "digest": served.facts.manifest.weights_sha256,
         "details": _details(served),
     }
 
@@ -230,7 +230,7 @@ def _time(seconds: int) -> str:
 
 
 def _show(served: Served) -> dict[str, Any]:
-    model, config = served.model, served.model.config
+    model, config = served.facts, served.facts.config
     called = {ours: theirs for theirs, ours in NAMES.items()}
     parameters = [
         f"{called.get(field.name, field.name)} {value}"

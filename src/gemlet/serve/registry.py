@@ -11,6 +11,7 @@ from pathlib import Path
 from gemlet.errors import InvalidRequestError
 from gemlet.infer.chat import Model
 from gemlet.serve.errors import ApiError
+from gemlet.serve.handle import Facts, Handle
 
 HOSTED = re.compile(
     r"(gpt-|chatgpt-|o[134](-|$)|text-embedding-|text-davinci|davinci|babbage|codex-|claude-|gemini-).*"
@@ -23,14 +24,24 @@ class Served:
     """What one name stands for. `adapter` None: that of the model's own reference."""
 
     name: str
-    model: Model
+    handle: Handle
     adapter: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
+    def model(self) -> Model:
+        """The open model: a closed one is opened, while the caller waits. ApiError 503 when that fails."""
+        return self.handle.model()
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the model without opening it."""
+        return self.handle.facts
+
+    @property
     def fingerprint(self) -> str:
         """Changes with anything that changes an answer's bits."""
-        manifest = self.model.manifest
+        manifest = self.facts.manifest
         return f"fp_{manifest.weights_sha256[:8]}_{manifest.instruction_set}_{manifest.engine_version}"
 
     def describe(self) -> dict[str, object]:
@@ -40,25 +51,31 @@ class Served:
             "object": "model",
             "created": self.created,
             "owned_by": "gemlet",
-            "context_length": self.model.context,
-            "chat_format": self.model.has_chat_format,
-            "adapters": sorted(self.model.adapters),
-            "weights": self.model.manifest.weights_type,
+            "context_length": self.facts.context,
+            "chat_format": self.facts.has_chat_format,
+            "adapters": sorted(self.facts.adapters),
+            "weights": self.facts.manifest.weights_type,
         }
 
 
 class Registry:
-    """Open models under their public names, and each of their adapters as NAME+ADAPTER."""
+    """Models under their public names, and each of their adapters as NAME+ADAPTER.
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    `handles` are the models, by the name that is theirs alone.
+    """
+
+    def __init__(self, models: Iterable[Model | Handle]) -> None:
         self._served: dict[str, Served] = {}
+        self.handles: dict[str, Handle] = {}
         for model in models:
-            name = public_name(model.reference) or "model"
+            handle = Handle(model) if isinstance(model, Model) else model
+            name = public_name(handle.facts.reference) or "model"
             if name in self._served:
                 raise InvalidRequestError(f"two models would be served as {name}")
-            self._served[name] = Served(name, model)
-            for adapter in model.adapters:
-                self._served.setdefault(f"{name}+{adapter}", Served(f"{name}+{adapter}", model, adapter))
+            self.handles[name] = handle
+            self._served[name] = Served(name, handle)
+            for adapter in handle.facts.adapters:
+                self._served.setdefault(f"{name}+{adapter}", Served(f"{name}+{adapter}", handle, adapter))
         if not self._served:
             raise InvalidRequestError("there is no model to serve")
 
@@ -67,13 +84,29 @@ class Registry:
         return list(self._served.values())
 
     def find(self, name: str | None) -> Served:
-        """By name; the first for none and for a hosted model's. ApiError 404 for any other."""
-        if name is not None and (known := self._served.get(name)) is not None:
+        """By name; the first for none and for a hosted model's. ApiError 404 for any other.
+
+        Its model is not closed before the request that is being answered has ended.
+        """
+        known = self._served.get(name) if name is not None else None
+        if name is None or (known is None and HOSTED.fullmatch(name)):
+            known = next(iter(self._served.values()))
+        if known is not None:
+            known.handle.hold()
             return known
-        if name is None or HOSTED.fullmatch(name):
-            return next(iter(self._served.values()))
         message = f"there is no model {name!r}; served: {', '.join(self._served)}"
         raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def open(self, name: str | None) -> Served:
+        """`find`, and the model is open when it comes back; others are served meanwhile."""
+        served = self.find(name)
+        await served.handle.ready()
+        return served
+
+    def close_unused(self, seconds: float) -> None:
+        """Close the models that nobody has used for so long."""
+        for handle in self.handles.values():
+            handle.close_unused(seconds)
 
 
 def public_name(reference: str) -> str:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gemlet.cli.main import main
+from tests.cli.server_process import served
 from tests.infer.fake_model import fake_model
 
 
@@ -22,6 +17,10 @@ from tests.infer.fake_model import fake_model
     [
         (["--port", "70000"], "--port must be"),
         (["--api-key-file", "no/such/file"], "--api-key-file"),
+        (["--deadline", "0"], "--deadline"),
+        (["--deadline", "soon"], "--deadline"),
+        (["--grace", "-1"], "--grace"),
+        (["--tls-key", "no/such/file"], "--tls-cert"),
     ],
 )
 def test_wrong_flags(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,35 +54,10 @@ def test_recording_is_said_also_when_quiet(
 
 
 def test_it_serves_until_it_is_interrupted() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = (
-        "import sys; from gemlet.cli.main import main; from tests.infer.fake_model import fake_model;"
-        f"sys.exit(main(['serve', '--port', '{port}'], load=lambda *_, **__: fake_model()))"
-    )
-    server = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"GEMLET_API_KEY": "k"},
-    )
-    try:
-        end = time.monotonic() + 30
-        while True:
-            try:
-                answer = httpx.get(
-                    f"http://127.0.0.1:{port}/v1/models", headers={"authorization": "Bearer k"}
-                )
-                break
-            except httpx.ConnectError:
-                assert time.monotonic() < end and server.poll() is None
-                time.sleep(0.1)
+    with served(GEMLET_API_KEY="k") as server, server.http() as http:
+        answer = http.get("/v1/models", headers={"authorization": "Bearer k"})
         assert answer.status_code == 200 and answer.json()["data"]
-        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
-        server.send_signal(signal.SIGINT)
-        _, told = server.communicate(timeout=30)
-    finally:
-        server.kill()
-    assert "the API is at http://127.0.0.1" in told and '"path": "/v1/models"' in told
-    assert "Traceback" not in told
+        assert http.get("/v1/models").status_code == 401
+        server.process.send_signal(signal.SIGINT)
+        code, told = server.ended()
+    assert code == 0 and '"path": "/v1/models"' in told

@@ -27,7 +27,16 @@ GOOD: dict[str, dict[str, Any]] = {
     "/api/generate": {"model": "model", "prompt": "wide", "options": {"num_predict": 1}},
     "/api/show": {"model": "model"},
 }
-READ_ONLY = ("/v1/models", "/v1/models/model", "/health", "/ready", "/api/tags", "/api/version")
+READ_ONLY = (
+    "/v1/models",
+    "/v1/models/model",
+    "/health",
+    "/ready",
+    "/status",
+    "/metrics",
+    "/api/tags",
+    "/api/version",
+)
 
 JSON = {"content-type": "application/json"}
 

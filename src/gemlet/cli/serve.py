@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import socket
 import sys
@@ -30,7 +31,10 @@ EXAMPLES = (
 )
 
 PORT = 11435
-SECONDS_TO_FINISH = 30
+GRACE = 30.0
+
+EXIT_CUT = 1
+"""The exit code when answers were cut off at the end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,19 +58,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write every prompt and answer to a file there, for gemlet replay (default: nothing is written)",
     )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, and with it https (PEM)")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    group.add_argument(
+        "--deadline", type=_seconds, metavar="SECONDS", help="cut requests that take longer (default: none)"
+    )
+    group.add_argument(
+        "--grace",
+        type=_seconds,
+        metavar="SECONDS",
+        default=GRACE,
+        help=f"running answers may go on so long after SIGTERM or Ctrl-C (default: {GRACE:g})",
+    )
 
 
 def execute(parsed: argparse.Namespace) -> int:
     """Run the verb and return its exit code."""
     load = loader(parsed)
     try:
-        import uvicorn
-
         from gemlet.serve.app import make_app
         from gemlet.serve.guard import Rules
+        from gemlet.serve.server import Server
+        from gemlet.serve.tls import check_tls
     except ImportError as error:
         raise MissingExtraError("gemlet serve", "serve") from error
-    rules = Rules(_keys(parsed.api_key_file), (*Rules.hosts, parsed.host, *parsed.allowed_host))
+    hosts = (*Rules.hosts, parsed.host, *parsed.allowed_host)
+    rules = Rules(_keys(parsed.api_key_file), hosts, deadline=parsed.deadline)
+    check_tls(parsed.tls_cert, parsed.tls_key)
     log = _no_line if parsed.quiet else _write_line
     with _listening(parsed.host, parsed.port) as listener, ExitStack() as stack:
         references = parsed.model or [None]
@@ -74,18 +92,35 @@ def execute(parsed: argparse.Namespace) -> int:
         record = None if parsed.record is None else stack.enter_context(_recording(parsed.record))
         models = [stack.enter_context(one) for one in opening]
         app = make_app(models, rules, log, record)
-        config = uvicorn.Config(
+        server = Server(
             app,
+            parsed.grace,
+            note,
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+            ssl_certfile=parsed.tls_cert,
+            ssl_keyfile=parsed.tls_key,
         )
-        host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
-        address = f"http://{host}:{listener.getsockname()[1]}"
+        address = _address(parsed, listener)
         note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
-        uvicorn.Server(config).run(sockets=[listener])
-    return 0
+        server.run(sockets=[listener])
+    return EXIT_CUT if server.cut else 0
+
+
+def _address(parsed: argparse.Namespace, listener: socket.socket) -> str:
+    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+    return f"http{'s' if parsed.tls_cert else ''}://{host}:{listener.getsockname()[1]}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    return value
 
 
 @contextmanager

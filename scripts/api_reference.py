@@ -14,6 +14,7 @@ from typing import Any
 from generated import write_or_check
 
 from gemlet.serve.app import make_routes
+from gemlet.serve.metrics import Metrics
 from gemlet.serve.registry import Registry
 from gemlet.serve.schema import NO_EFFECT, REFUSED
 
@@ -44,7 +45,7 @@ def main() -> int:
 def reference() -> str:
     """The whole file."""
     # Only listed: no route is called, so there need not be a model.
-    document = make_routes(Registry.__new__(Registry)).openapi()
+    document = make_routes(Registry.__new__(Registry), Metrics(tuple)).openapi()
     schemas = document["components"]["schemas"]
     lines, nested = [HEAD], list[str]()
     for path, methods in document["paths"].items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import openai
@@ -16,7 +17,7 @@ import uvicorn
 from gemlet.infer.chat import Model
 from gemlet.serve.app import make_app
 from gemlet.serve.guard import Rules
-from gemlet.serve.traffic.records import Exchange
+from gemlet.serve.handle import Handle
 from tests.infer.fake_model import fake_decoder, fake_model
 
 
@@ -40,12 +41,10 @@ class Server:
 
 
 @contextmanager
-def serving(
-    model: Model, rules: Rules | None = None, record: Callable[[Exchange], None] | None = None
-) -> Iterator[Server]:
-    """A server on a free port."""
+def serving(model: Model | Handle, rules: Rules | None = None, **options: Any) -> Iterator[Server]:
+    """A server on a free port. `options`: further ones of `make_app`."""
     log: list[str] = []
-    app = make_app([model], rules, log.append, record)
+    app = make_app([model], rules, log.append, **options)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -54,7 +53,7 @@ def serving(
         assert time.monotonic() < end and thread.is_alive()
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    running = Server(f"http://127.0.0.1:{port}", model, log)
+    running = Server(f"http://127.0.0.1:{port}", model.model() if isinstance(model, Handle) else model, log)
     try:
         yield running
     finally:

@@ -19,6 +19,7 @@ VERBS = {
     "chat": "talk with the model in the terminal",
     "serve": "serve models to clients of the OpenAI API",
     "replay": "run recorded traffic against another model or endpoint, and compare",
+    "ps": "the servers that run on this machine",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",

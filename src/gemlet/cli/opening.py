@@ -44,23 +44,30 @@ def loader(parsed: argparse.Namespace) -> Any:
     return parsed.load or _library_load()
 
 
+def load_as(
+    load: Any, parsed: argparse.Namespace, reference: str | None, progress: Any = None, **options: Any
+) -> Any:
+    """Load a model as the model flags say. `options`: further ones of `load`."""
+    return load(
+        reference,
+        weights=parsed.weights,
+        context=parsed.context,
+        threads=parsed.threads,
+        draft=parsed.draft,
+        progress=progress,
+        **options,
+    )
+
+
 @contextmanager
 def opened(load: Any, parsed: argparse.Namespace, reference: str | None, **options: Any) -> Iterator[Any]:
-    """Load a model as the model flags say; it is closed at the end. `options`: further ones of `load`.
+    """`load_as` for a person who waits; the model is closed at the end.
 
     What the library has to say about the model (which one and why, corrections) goes to standard error.
     """
     progress = Progress("preparing the weights, once:", sys.stderr) if is_screen(sys.stderr) else None
     try:
-        model = load(
-            reference,
-            weights=parsed.weights,
-            context=parsed.context,
-            threads=parsed.threads,
-            draft=parsed.draft,
-            progress=progress,
-            **options,
-        )
+        model = load_as(load, parsed, reference, progress, **options)
     finally:
         if progress is not None:
             progress.close()

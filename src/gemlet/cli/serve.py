@@ -9,12 +9,13 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemlet.cli.flags import add_model_flags
-from gemlet.cli.opening import loader, opened
+from gemlet.cli.opening import load_as, loader, opened
 from gemlet.cli.terminal import note
 from gemlet.errors import ConfigError, InvalidRequestError, MissingExtraError
 
@@ -64,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deadline", type=_seconds, metavar="SECONDS", help="cut requests that take longer (default: none)"
     )
     group.add_argument(
+        "--unload-after",
+        type=_minutes,
+        metavar="MINUTES",
+        help="close a model that nobody has used for so long; the next request opens it again (default: off)",
+    )
+    group.add_argument(
         "--grace",
         type=_seconds,
         metavar="SECONDS",
@@ -78,6 +85,7 @@ def execute(parsed: argparse.Namespace) -> int:
     try:
         from gemlet.serve.app import make_app
         from gemlet.serve.guard import Rules
+        from gemlet.serve.handle import Handle
         from gemlet.serve.server import Server
         from gemlet.serve.tls import check_tls
     except ImportError as error:
@@ -88,10 +96,15 @@ def execute(parsed: argparse.Namespace) -> int:
     log = _no_line if parsed.quiet else _write_line
     with _listening(parsed.host, parsed.port) as listener, ExitStack() as stack:
         references = parsed.model or [None]
-        opening = [opened(load, parsed, reference, parallel=parsed.parallel) for reference in references]
+        options = {"parallel": parsed.parallel}
+        opening = [opened(load, parsed, reference, **options) for reference in references]
+        reopening = [partial(load_as, load, parsed, reference, **options) for reference in references]
         record = None if parsed.record is None else stack.enter_context(_recording(parsed.record))
-        models = [stack.enter_context(one) for one in opening]
-        app = make_app(models, rules, log, record)
+        handles = [
+            stack.enter_context(closing(Handle(stack.enter_context(one), reopen)))
+            for one, reopen in zip(opening, reopening, strict=True)
+        ]
+        app = make_app(handles, rules, log, record, parsed.unload_after)
         server = Server(
             app,
             parsed.grace,
@@ -104,6 +117,7 @@ def execute(parsed: argparse.Namespace) -> int:
         )
         address = _address(parsed, listener)
         note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
+        stack.enter_context(_listed(address))
         server.run(sockets=[listener])
     return EXIT_CUT if server.cut else 0
 
@@ -119,8 +133,25 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return value
+
+
+def _minutes(text: str) -> float | None:
+    return None if text == "off" else 60 * _seconds(text)
+
+
+@contextmanager
+def _listed(address: str) -> Iterator[None]:
+    """Found by `gemlet ps` meanwhile."""
+    from gemlet.store.servers import listed
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(listed(address))
+        except OSError as error:  # where the cache cannot be written it serves all the same
+            note(f"gemlet ps will not find this server: {error}")
+        yield
 
 
 @contextmanager

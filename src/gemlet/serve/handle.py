@@ -67,11 +67,21 @@ class Handle:
 
     def hold(self) -> None:
         """Keep the model from being closed until the request that is being answered has ended."""
+        self.keep()
+        if not at_its_end(self.let_go):
+            self.let_go()
+
+    def keep(self) -> None:
+        """Keep the model from being closed until `let_go`."""
         with self._lock:
             self._used = time.monotonic()
             self._holds += 1
-        if not at_its_end(self._let_go):
-            self._let_go()
+
+    def let_go(self) -> None:
+        """The end of a `keep`."""
+        with self._lock:
+            self._holds -= 1
+            self._used = time.monotonic()
 
     def model(self) -> Model:
         """The open model, opened by this call if it has to be. ApiError 503 when that fails."""
@@ -117,11 +127,6 @@ class Handle:
             model, self._model = self._model, None
         if model is not None:
             model.close()
-
-    def _let_go(self) -> None:
-        with self._lock:
-            self._holds -= 1
-            self._used = time.monotonic()
 
     def _opened(self, opening: asyncio.Future[Model]) -> None:
         self._opening = None

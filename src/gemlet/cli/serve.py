@@ -116,8 +116,8 @@ def execute(parsed: argparse.Namespace) -> int:
             ssl_keyfile=parsed.tls_key,
         )
         address = _address(parsed, listener)
-        note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
         stack.enter_context(_listed(address))
+        note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
         server.run(sockets=[listener])
     return EXIT_CUT if server.cut else 0
 

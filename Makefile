@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native test-races test-neon fuzz soak bench parity docs clean
+.PHONY: help demo test build lint types test-native test-races test-neon fuzz soak bench parity ray-test docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -58,6 +58,11 @@ soak: build  ## MINUTES=30 of random requests on the real 270M: flat memory, the
 
 parity: build  ## the real 270M against float32 transformers and the other engines' figures
 	$(PY) -m pytest tests/parity
+
+# Not a part of `test`: Ray takes about 500 MB of disk.
+ray-test: build  ## a local Ray with two replicas of the server, which answer as the library does
+	$(PY) -m pip install -qq 'ray[serve]>=2.60'
+	$(PY) -m tests.deploy.ray_replicas
 
 # Random weights in the shape of the 1B model: speed does not depend on them.
 SHAPES := .cache/1b-qat.gguf .cache/1b-q8_0.gguf

@@ -64,7 +64,11 @@ def route(operation: Schema, schemas: Schema, nested: list[str]) -> Iterator[str
     if "requestBody" in operation:
         body = operation["requestBody"]["content"]["application/json"]["schema"]
         yield from table(schemas[target(body)], nested)
-    content = operation["responses"]["200"]["content"]
+    response = operation["responses"]["200"]
+    content = response["content"]
+    if "application/json" not in content:
+        yield from [f"Answer: {response['description']}: `{next(iter(content))}`.", ""]
+        return
     answer = schemas[target(content["application/json"]["schema"])]
     fields = ", ".join(f"`{name}`" for name in answer["properties"])
     yield f"Answer: {answer['description'].rstrip('.').lower()}: {fields}."

@@ -20,9 +20,9 @@ HEAD = """# Command line
 Written by `scripts/cli_reference.py` from the help texts; `gemlet help VERB` prints the same.
 
 Exit codes: 0 done, 1 other errors, 2 wrong request, 3 model file, 4 model not found, 5 licence,
-6 missing extra, 7 configuration, 8 saved state, 9 model closed, 10 queue full, 130 stopped with Ctrl-C,
-141 the reader of the output went away. With `--json` an error is `{"error": {"type", "message", "hint",
-"exit_code"}}` on standard output. `GEMLET_DEBUG=1` adds tracebacks.
+6 missing extra, 7 configuration, 8 saved state, 9 model closed, 10 queue full, 11 answers cut off when
+`serve` was ended, 130 stopped with Ctrl-C, 141 the reader of the output went away. With `--json` an error is
+`{"error": {"type", "message", "hint", "exit_code"}}` on standard output. `GEMLET_DEBUG=1` adds tracebacks.
 """
 
 

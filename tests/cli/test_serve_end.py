@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gemlet.cli.serve import EXIT_CUT
 from tests.cli.server_process import MESSAGES, Process, served
 
 ASKED: dict[str, Any] = {"messages": MESSAGES, "model": "one", "ignore_eos": True, "seed": 1}
@@ -74,7 +75,7 @@ def test_what_runs_too_long_is_cut_and_told_so(again: bool) -> None:
             code, told = server.ended()
             asking.join(10)
         reading.join(10)
-    assert code == 1 and "2 requests were cut off before they were done" in told
+    assert code == EXIT_CUT and "2 requests were cut off before they were done" in told
     assert lines[-1] == "data: [DONE]"
     error = json.loads(lines[-2].removeprefix("data: "))["error"]
     assert error["code"] == "server_ending"
@@ -91,7 +92,7 @@ def test_a_client_that_does_not_read_does_not_keep_it() -> None:
         with http.stream("POST", "/v1/chat/completions", json=body):
             server.process.send_signal(signal.SIGTERM)
             code, _ = server.ended()
-    assert code == 1
+    assert code == EXIT_CUT
 
 
 def test_the_deadline_of_the_flag() -> None:

@@ -34,7 +34,7 @@ EXAMPLES = (
 PORT = 11435
 GRACE = 30.0
 
-EXIT_CUT = 1
+EXIT_CUT = 11
 """The exit code when answers were cut off at the end."""
 
 

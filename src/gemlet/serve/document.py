@@ -166,7 +166,7 @@ class ModelState(BaseModel):
 
 
 class ServerState(BaseModel):
-    """A server at the moment. `since`: seconds since 1970."""
+    """What a server holds at the moment, and since when it runs (Unix time)."""
 
     version: str
     pid: int

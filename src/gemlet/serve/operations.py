@@ -49,7 +49,9 @@ def add_routes(app: FastAPI, registry: Registry, metrics: Metrics) -> None:
     async def ready() -> Any:
         return {"status": "ready", "models": [served.name for served in registry.all()]}
 
-    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    plain = {"description": "figures in Prometheus' text format", "content": {"text/plain": {}}}
+
+    @app.get("/metrics", responses={200: plain}, response_class=Response)
     async def figures() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 

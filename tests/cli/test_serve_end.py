@@ -42,7 +42,7 @@ def test_a_stream_that_is_under_way_is_finished(number: signal.Signals) -> None:
         reading = stream(server, 40, begun, lines)
         assert begun.wait(20)
         server.process.send_signal(number)
-        server.says("ending: 1 requests may run for 30 seconds more")
+        server.says("ending: 1 request may run for 30 seconds more")
         # The listener is closed a moment after the signal; before that the answer is 503.
         with suppress(httpx.TransportError):
             assert httpx.get(f"{url}/health").status_code == 503
@@ -75,7 +75,7 @@ def test_what_runs_too_long_is_cut_and_told_so(again: bool) -> None:
             code, told = server.ended()
             asking.join(10)
         reading.join(10)
-    assert code == EXIT_CUT and "2 requests were cut off before they were done" in told
+    assert code == EXIT_CUT and "cut off before the end: 2 requests" in told
     assert lines[-1] == "data: [DONE]"
     error = json.loads(lines[-2].removeprefix("data: "))["error"]
     assert error["code"] == "server_ending"

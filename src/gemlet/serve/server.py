@@ -73,17 +73,21 @@ class Server(uvicorn.Server):
     async def _end_running(self) -> None:
         """Wait for the answers that run, then cut them, then hang up."""
         if len(self._running):
-            what = f"{len(self._running)} requests may run for {self._seconds:g} seconds more"
-            self._tell(f"ending: {what}; Ctrl-C again ends them now")
+            what = f"{_requests(len(self._running))} may run for {self._seconds:g} seconds more"
+            self._tell(f"ending: {what}; Ctrl-C again cuts them off")
         loop = asyncio.get_running_loop()
         end = loop.time() + self._seconds
         while len(self._running) and loop.time() < end and not self._hurry:
             await asyncio.sleep(LOOK)
         self.cut = self._running.cut()
         if self.cut:
-            self._tell(f"{self.cut} requests were cut off before they were done")
+            self._tell(f"cut off before the end: {_requests(self.cut)}")
         end = loop.time() + LAST_WORD
         while len(self._running) and loop.time() < end:
             await asyncio.sleep(LOOK)
         for connection in list(self.server_state.connections):
             connection.transport.abort()  # of a client that does not read, or keeps a request to itself
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"

@@ -22,7 +22,7 @@ DEADLINE = 0.5
 @pytest.fixture
 def hasty() -> Iterator[Server]:
     with (
-        fake_model(fake_decoder(delay=0.05), reference="one") as model,
+        fake_model(fake_decoder(delay=0.05, stop_bias=-100), reference="one") as model,
         serving(model, Rules(deadline=DEADLINE)) as running,
     ):
         yield running
@@ -54,6 +54,21 @@ def test_a_stream_ends_with_an_error(hasty: Server) -> None:
     until(lambda: len(hasty.log) == 1)
     line = json.loads(hasty.log[0])
     assert line["status"] == 200 and line["outcome"] == 504
+
+
+def test_a_stream_of_named_events_ends_with_one(hasty: Server) -> None:
+    create = hasty.client().responses.create
+    seen = list(create(model="one", input="wide", stream=True, extra_body={"ignore_eos": True}))
+    assert seen[-1].type == "error" and seen[-1].code == "deadline_exceeded"
+    assert [event.sequence_number for event in seen] == list(range(len(seen)))
+    assert seen[-2].type == "response.output_text.delta"
+
+
+def test_a_stream_of_lines_ends_with_an_error(hasty: Server) -> None:
+    body = {"model": "one", "prompt": "wide", "options": {"num_predict": 700}}
+    with hasty.http() as http:
+        lines = http.post("/api/generate", json=body).text.splitlines()
+    assert "0.5 seconds" in json.loads(lines[-1])["error"] and len(lines) > 2
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,12 @@ class EventStream(Response):
         return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
 
     def failure(self, error: Exception) -> str:
-        """How an error is."""
+        """How an error of the events is."""
         return self.event(as_api_error(error).body)
+
+    def cut(self, error: ApiError) -> str:
+        """How it is told what ends the request while there are events to come."""
+        return self.failure(error)
 
     def waiting(self) -> str:
         """What is sent while there is nothing to say."""
@@ -95,12 +99,11 @@ class EventStream(Response):
         try:
             await _first(writing, gone, end)
             if end.done():
-                set_outcome(end.result().status)
                 await _first(writing, gone, timeout=LAST_WORD)
-            elif not writing.done():
-                set_outcome(CLIENT_GONE)
             if writing.done():
                 writing.result()
+            else:
+                set_outcome(end.result().status if end.done() else CLIENT_GONE)
         finally:
             await _end(writing)
             await _end(gone)
@@ -118,7 +121,8 @@ class EventStream(Response):
             while True:
                 await _first(coming, end, timeout=self._keep_alive)
                 if end.done():
-                    await write(self.failure(end.result()))
+                    set_outcome(end.result().status)
+                    await write(self.cut(end.result()))
                     break
                 if not coming.done():
                     await write(self.waiting())
@@ -144,15 +148,22 @@ class EventStream(Response):
 
 
 class NamedEventStream(EventStream):
-    """Events with their type as a name, and none that says the end."""
+    """Events with their type as a name, numbered, and none that says the end."""
 
     end = ""
+    _number = 0
 
     def event(self, event: dict[str, Any]) -> str:
+        self._number += 1
         return f"event: {event['type']}\n{super().event(event)}"
 
     def failure(self, error: Exception) -> str:
         return ""  # the last of the events has told it
+
+    def cut(self, error: ApiError) -> str:
+        told = error.body["error"]
+        fields = {name: told[name] for name in ("code", "message", "param")}
+        return self.event({"type": "error", "sequence_number": self._number} | fields)
 
 
 class LineStream(EventStream):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 import openai
@@ -18,6 +17,7 @@ from gemlet.infer.chat import Model
 from gemlet.serve.app import make_app
 from gemlet.serve.guard import Rules
 from gemlet.serve.handle import Handle
+from gemlet.serve.traffic.records import Exchange
 from tests.infer.fake_model import fake_decoder, fake_model
 
 
@@ -41,10 +41,15 @@ class Server:
 
 
 @contextmanager
-def serving(model: Model | Handle, rules: Rules | None = None, **options: Any) -> Iterator[Server]:
-    """A server on a free port. `options`: further ones of `make_app`."""
+def serving(
+    model: Model | Handle,
+    rules: Rules | None = None,
+    record: Callable[[Exchange], None] | None = None,
+    unload_after: float | None = None,
+) -> Iterator[Server]:
+    """A server on a free port."""
     log: list[str] = []
-    app = make_app([model], rules, log.append, **options)
+    app = make_app([model], rules, log.append, record, unload_after)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -119,7 +119,7 @@ def test_only_its_owner_reads_it_and_it_holds_no_header(recorded: Recorded) -> N
 
 def test_a_client_that_leaves_is_recorded_as_gone(tmp_path: Path) -> None:
     traffic = TrafficFile(tmp_path, print)
-    with fake_model(fake_decoder(delay=0.05)) as model, serving(model, record=traffic.append) as running:
+    with fake_model(fake_decoder(delay=0.05)) as model, serving(model, None, traffic.append) as running:
         body = {"model": "o3", "messages": MESSAGES, "stream": True, "ignore_eos": True, "max_tokens": 300}
         with running.http() as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
             next(answer.iter_lines())

@@ -28,14 +28,16 @@ def naive_answer(decoder: FakeDecoder, request: AnswerRequest, index: int) -> li
     sampler = Sampler(
         request.sampling, seed=request.seed, choice=index, prompt_ids=request.ids, ranking=decoder
     )
+    matcher = None if request.constraint is None else request.constraint.matcher(request.stop_ids)
     ids, answer = request.ids, []
     while True:
         row = logits_after(ids, vocab, decoder.stop_bias)
-        token = sampler.choose(row, len(ids))
+        token = sampler.choose(row, len(ids), None if matcher is None else matcher.allowed())
+        complete = matcher is not None and matcher.accept(token)
         wants = request.logprobs is not None
         value, top = logprob(row, token, request.logprobs, decoder) if wants else (None, ())
         ids = (*ids, token)
-        finish = "stop" if token in request.stop_ids else None
+        finish = "stop" if complete or token in request.stop_ids else None
         if finish is None and len(ids) == len(request.ids) + request.max_tokens:
             finish = "length"
         answer.append((token, value, top, finish))

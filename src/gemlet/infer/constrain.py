@@ -1,31 +1,27 @@
-"""Answers that keep to a grammar: which tokens may come next, by the llguidance library.
+"""Answers that keep to a grammar: shapes compiled by the llguidance library, for any number of requests.
 
-A `Constraint` is compiled once and given to a request; each choice has its own `Matcher`, which follows the
-tokens and says after each which may come next. Only tokens that are text can be part of a shape; a stop id
-is allowed exactly where the text so far is complete. What is allowed depends on the grammar and the tokens
-alone, so an answer is the same whatever surrounds it.
+A `Constraint` is given to a request; each choice follows it with its own `Matcher`. Only tokens that are text
+can be part of a shape; a stop id is allowed exactly where the text so far is complete. What is allowed
+depends on the grammar and the tokens alone, so an answer is the same whatever surrounds it.
 """
 
 from __future__ import annotations
 
+import re
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gemlet.errors import GemletError, InvalidRequestError, MissingExtraError, UnsupportedParameterError
+from gemlet.errors import InvalidRequestError, MissingExtraError, UnsupportedParameterError
+from gemlet.infer.matcher import Jobs, Matcher, Vocabulary
 from gemlet.infer.response_format import Shape
 from gemlet.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import llguidance
-
-Ids = NDArray[np.int64]
 
 KEPT = 16
 """Compiled constraints that an open model remembers."""
@@ -42,28 +38,11 @@ LIMITS = {
 }
 """What compiling and following a grammar may cost; beyond it a request fails instead of holding up others."""
 
-SECONDS = 2.0
-"""A token's mask may take this long; milliseconds are usual."""
-
 JSON_OPTIONS = {"item_separator": ",", "key_separator": ":", "whitespace_flexible": False, "lenient": False}
 """JSON without white space between its parts, of which a model could write for ever."""
 
-
-class Vocabulary:
-    """A tokenizer as llguidance takes it. Making one takes one to two seconds and some 60 MB."""
-
-    def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int]) -> None:
-        library = _library()
-        size = tokenizer.vocab_size
-        control = np.fromiter((tokenizer.is_control(i) for i in range(size)), np.bool_, size)
-        # 0xFF alone is no text either, and llguidance reads it as the mark of a control token.
-        pieces = [b"" if control[i] else tokenizer.piece(i) for i in range(size)]
-        pieces = [b"" if piece == b"\xff" else piece for piece in pieces]
-        self.end_id = stop_ids[0] if stop_ids else tokenizer.bos_id
-        self.control = control
-        self.text_bits = np.packbits(~control, bitorder="little")
-        wrapper = library.TokenizerWrapper(_Source(tokenizer, pieces, self.end_id))
-        self.tokenizer = library.LLTokenizer(wrapper, eos_token=[self.end_id])
+_WRONG = re.compile(r"Unsatisfiable|Invalid type|does not exist|regex parse error|invalid multiple")
+_UNKNOWN = re.compile(r"not supported|[Uu]nsupported|only supported|Unimplemented|special token")
 
 
 class _Source:
@@ -81,137 +60,62 @@ class _Source:
         return self._tokenizer.encode(text if isinstance(text, str) else text.decode())
 
 
+def read_vocabulary(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> Vocabulary:
+    """A tokenizer as llguidance takes it. This takes one to two seconds and some 60 MB."""
+    library = _library()
+    size = tokenizer.vocab_size
+    control = np.fromiter((tokenizer.is_control(i) for i in range(size)), np.bool_, size)
+    # 0xFF alone is no text either, and llguidance reads it as the mark of a control token.
+    pieces = [b"" if control[i] else tokenizer.piece(i) for i in range(size)]
+    pieces = [b"" if piece == b"\xff" else piece for piece in pieces]
+    end_id = stop_ids[0] if stop_ids else tokenizer.bos_id
+    wrapper = library.TokenizerWrapper(_Source(tokenizer, pieces, end_id))
+    return Vocabulary(library.LLTokenizer(wrapper, eos_token=[end_id]), control, end_id)
+
+
 class Constraint:
-    """A compiled shape. Safe to use from several threads; choices start with `matcher`."""
+    """A compiled shape. Safe to use from several threads; choices start with `matcher`.
+
+    `first`: the mask before the first token, the same for everybody.
+    """
 
     def __init__(
-        self, vocabulary: Vocabulary, compiled: llguidance.LLMatcher, pool: ThreadPoolExecutor
+        self, vocabulary: Vocabulary, compiled: llguidance.LLMatcher, first: bytes, jobs: Jobs
     ) -> None:
         self._vocabulary = vocabulary
         self._compiled = compiled
-        self._pool = pool
+        self._first = first
+        self._jobs = jobs
         self._lock = threading.Lock()
 
     def matcher(self, stop_ids: Iterable[int]) -> Matcher:
         """A matcher before its first token. `stop_ids`: those of the request."""
+        return Matcher(self._vocabulary, self._copy, self._first, self._jobs, stop_ids)
+
+    def _copy(self) -> llguidance.LLMatcher:
         with self._lock:
-            copy = self._compiled.deep_copy()
-        return Matcher(self._vocabulary, copy, self._pool, stop_ids)
-
-
-class Matcher:
-    """Follows the tokens of one choice.
-
-    A stop id that is a control token is allowed where the text is complete, and only there. One that is text
-    is text to the grammar. Without any (`ignore_eos`) the answer goes on as long as it can.
-    """
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        matcher: llguidance.LLMatcher,
-        pool: ThreadPoolExecutor,
-        stop_ids: Iterable[int],
-    ) -> None:
-        self._vocabulary = vocabulary
-        self._matcher = matcher
-        self._pool = pool
-        self._ends = [id for id in stop_ids if vocabulary.control[id]]
-        self._job: Future[list[Ids]] | None = None
-        self._ahead: deque[Ids] = deque()  # what may come next, after each token of a draft in turn
-
-    def prepare(self, draft: Sequence[int] = ()) -> None:
-        """Find out, in another thread, what may come next and behind each token of a draft."""
-        self._ahead.clear()
-        self._job = self._pool.submit(self._look_ahead, list(draft))
-
-    def allowed(self) -> Ids:
-        """The ids that may come next, ascending, at least one. InvalidRequestError where there is none."""
-        if self._job is None and not self._ahead:
-            self.prepare()
-        if self._job is not None:
-            try:
-                self._ahead.extend(self._job.result(SECONDS))
-            except NotInTime:  # the thread ends by itself, within LIMITS
-                raise InvalidRequestError(
-                    "the grammar is too slow to follow", hint="make it simpler"
-                ) from None
-            self._job = None
-        return self._ahead[0]
-
-    def accept(self, token: int) -> bool:
-        """Take an allowed token; whether the answer ends with it, since nothing can follow."""
-        if self._ahead:
-            self._ahead.popleft()
-        if self._vocabulary.control[token]:
-            return True
-        if not self._matcher.consume_token(token):
-            raise self._failure()
-        return self._matcher.is_stopped()
-
-    def fitting(self, draft: Sequence[int]) -> int:
-        """How many tokens of a draft, from its first on, the grammar takes."""
-        control = self._vocabulary.control
-        text = next((i for i, token in enumerate(draft) if control[token]), len(draft))
-        return self._matcher.validate_tokens(list(draft[:text])) if text else 0
-
-    def forced(self) -> list[int]:
-        """Tokens that spell what must come next: the likeliest way to write it, though not the only one."""
-        return self._matcher.compute_ff_tokens()
-
-    def _look_ahead(self, draft: list[int]) -> list[Ids]:
-        found = [self._next()]
-        taken = 0
-        for token in draft[: self.fitting(draft)]:
-            if not self._matcher.consume_token(token):
-                raise self._failure()
-            taken += 1
-            if self._matcher.is_stopped():
-                break  # the answer ends here
-            found.append(self._next())
-        if taken and not self._matcher.rollback(taken):
-            raise self._failure()
-        return found
-
-    def _next(self) -> Ids:
-        bits: NDArray[np.uint8] = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        if self._matcher.is_error():
-            raise self._failure()
-        vocabulary = self._vocabulary
-        end = vocabulary.end_id
-        complete = bool(bits[end >> 3] >> (end & 7) & 1)
-        size = len(vocabulary.text_bits)
-        bits = bits[:size] & vocabulary.text_bits
-        if complete:
-            for id in self._ends or ([] if bits.any() else [end]):
-                bits[id >> 3] |= 1 << (id & 7)
-        ids = np.flatnonzero(np.unpackbits(bits, count=len(vocabulary.control), bitorder="little"))
-        if not len(ids):
-            hint = "it may ask for a control token, which is never text"
-            raise InvalidRequestError("the grammar allows no token at this point of the answer", hint=hint)
-        return ids
-
-    def _failure(self) -> GemletError:
-        reason = self._matcher.get_error().partition("\n")[0][:300]
-        return InvalidRequestError(f"the grammar cannot be followed any further: {reason}")
+            return self._compiled.deep_copy()
 
 
 class Constraints:
-    """The constraints of an open model, compiled when they are asked for and remembered."""
+    """The constraints of an open model, compiled when they are asked for and remembered.
+
+    Compiling runs on the thread that asks, never on the engine's.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
         self._lock = threading.Lock()  # of what follows; one shape is compiled at a time
         self._vocabulary: Vocabulary | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._jobs = Jobs()
         self._known: OrderedDict[Shape, Constraint] = OrderedDict()
 
     def compile(self, shape: Shape) -> Constraint:
         """The constraint of a shape.
 
-        Raises MissingExtraError without llguidance, InvalidRequestError or UnsupportedParameterError for a
-        shape that it cannot enforce, or not within LIMITS.
+        Raises MissingExtraError without llguidance, InvalidRequestError for a shape that is wrong or that
+        takes more than LIMITS, UnsupportedParameterError for one that cannot be enforced.
         """
         library = _library()
         with self._lock:
@@ -219,14 +123,24 @@ class Constraints:
             if known is not None:
                 self._known.move_to_end(shape)
                 return known
-            if self._vocabulary is None or self._pool is None:
-                self._vocabulary = Vocabulary(self._tokenizer, self._stop_ids)
-                self._pool = ThreadPoolExecutor(2, thread_name_prefix="gemlet-constrain")
-            compiled = _compiled(library, self._vocabulary, shape)
-            constraint = self._known[shape] = Constraint(self._vocabulary, compiled, self._pool)
+            vocabulary = self._read()
+            compiled = _compiled(library, vocabulary, shape)
+            first = compiled.compute_bitmask()
+            _check(compiled, shape)
+            constraint = self._known[shape] = Constraint(vocabulary, compiled, first, self._jobs)
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
             return constraint
+
+    def warm(self) -> None:
+        """Read the vocabulary now, which else the first shape has to wait for. Needs llguidance."""
+        with self._lock:
+            self._read()
+
+    def _read(self) -> Vocabulary:
+        if self._vocabulary is None:
+            self._vocabulary = read_vocabulary(self._tokenizer, self._stop_ids)
+        return self._vocabulary
 
 
 def _compiled(library: Any, vocabulary: Vocabulary, shape: Shape) -> llguidance.LLMatcher:
@@ -240,13 +154,33 @@ def _compiled(library: Any, vocabulary: Vocabulary, shape: Shape) -> llguidance.
     except ValueError as error:
         raise InvalidRequestError(f"{shape.parameter}: {error}") from None
     limits = library.LLParserLimits(**LIMITS)
-    matcher = library.LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=limits)
-    problem = matcher.get_error() or "; ".join(matcher.get_grammar_warnings())
-    if problem:
-        message = f"{shape.parameter} cannot be enforced: {' '.join(problem.split())[:400]}"
-        raise UnsupportedParameterError(shape.parameter, message)
-    compiled: llguidance.LLMatcher = matcher
-    return compiled
+    matcher: llguidance.LLMatcher = library.LLMatcher(
+        vocabulary.tokenizer, grammar, log_level=0, limits=limits
+    )
+    _check(matcher, shape)
+    return matcher
+
+
+def _check(matcher: llguidance.LLMatcher, shape: Shape) -> None:
+    """Raise what the compiler found."""
+    problem = matcher.get_error()
+    warnings = "; ".join(matcher.get_grammar_warnings())
+    if not problem and not warnings:
+        return
+    said = _said(problem or warnings, shape)
+    wrong = _WRONG.search(problem) is not None if shape.kind == "schema" else not warnings
+    if wrong and _UNKNOWN.search(problem) is None:
+        raise InvalidRequestError(f"{shape.parameter}: {said}")
+    raise UnsupportedParameterError(shape.parameter, f"{shape.parameter} cannot be enforced: {said}")
+
+
+def _said(problem: str, shape: Shape) -> str:
+    """The compiler's words, without its picture of the place in what it made of a regex."""
+    if (parse := re.search(r"^error: (.+)", problem, re.MULTILINE)) is not None:
+        return f"{parse[1]}, in {shape.text if shape.kind == 'regex' else problem:.200}"
+    if shape.kind == "regex":
+        problem = re.sub(r"^at \S+ ", "", problem.partition("\n")[0]).replace(" (in regex)", "")
+    return " ".join(problem.split())[:400]
 
 
 def _library() -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.errors import GemletError, InvalidRequestError, UnsupportedParameterError
+from gemlet.infer.allowed import Allowed
 from gemlet.ops.batch import Largest
 from gemlet.types import Sampling
 
@@ -31,6 +32,9 @@ Alternatives = tuple[tuple[int, float], ...]
 
 REACH = 1024
 """Candidates ranked without sorting the vocabulary; more are looked at only where they can matter."""
+
+FORBIDDEN = 16
+"""Ids at least that a constraint may take out of the largest before all that it allows are looked at."""
 
 SAMPLING_NAMES = tuple(field.name for field in fields(Sampling))
 
@@ -137,10 +141,10 @@ class Sampler:
             return None
         return 1 if self._sampling.temperature == 0 else self._sampling.top_k or None
 
-    def choose(self, row: Row | Largest, position: int, allowed: NDArray[np.int64] | None = None) -> int:
+    def choose(self, row: Row | Largest, position: int, allowed: Allowed | None = None) -> int:
         """The token at an absolute position. `row`: float32 [vocab], not changed, or its `reach` largest.
 
-        `allowed`: the ids to choose among, ascending, after bias and penalties; None for all.
+        `allowed`: the ids to choose among, after bias and penalties; None for all.
         """
         u = uniform(self._seed, self._choice, position)
         if isinstance(row, Largest):
@@ -150,8 +154,7 @@ class Sampler:
         if allowed is None:
             token = choose(row, self._sampling, u, self._ranking)
         else:
-            _check_finite(row.min())
-            token = int(allowed[choose(row[allowed], self._sampling, u, self._ranking)])
+            token = choose_allowed(row, allowed, self._sampling, u, self._ranking)
         if self._counts_tokens:
             self._answer[token] += 1
             self._seen[token] = None
@@ -193,6 +196,21 @@ def choose(row: Row, sampling: Sampling, u: float, ranking: Ranking) -> int:
     picked = _pick(row[order], row, limit, sampling, u, ranking)
     assert picked is not None  # every candidate was there to be picked
     return int(order[picked])
+
+
+def choose_allowed(row: Row, allowed: Allowed, sampling: Sampling, u: float, ranking: Ranking) -> int:
+    """What `choose` picks from the allowed ids alone."""
+    _check_finite(row.min())
+    wanted = 1 if sampling.temperature == 0 else sampling.top_k
+    if 0 < wanted <= REACH:
+        # Most are allowed as a rule, and then those that count are among the largest of all.
+        ids, values = ranking.top_k(row, min(wanted + max(wanted, FORBIDDEN), len(row)))
+        held = allowed.holds(ids)
+        if np.count_nonzero(held) >= wanted:
+            largest = Largest(ids[held][:wanted], values[held][:wanted])
+            return choose_of_largest(largest, sampling, u, ranking)
+    every = allowed.ids
+    return int(every[choose(row[every], sampling, u, ranking)])
 
 
 def choose_of_largest(largest: Largest, sampling: Sampling, u: float, ranking: Ranking) -> int:

@@ -92,6 +92,15 @@ class AnswerSequence:
         if answers and self._matcher is not None:
             self._matcher.prepare(self.draft)
 
+    def forced(self, most: int) -> list[int]:
+        """Tokens that the constraint leaves no other text for, at most so many; empty without one."""
+        return [] if self._matcher is None or most < 1 else self._matcher.forced()[:most]
+
+    def take_draft(self, draft: Iterable[int]) -> None:
+        """Guess these tokens, so far as there is room and the constraint allows them."""
+        guesses = list(draft)[: self.room]
+        self.draft = guesses if self._matcher is None or not guesses else self._matcher.fitting(guesses)
+
     @property
     def in_prompt(self) -> bool:
         """Whether the prompt is not answered yet."""

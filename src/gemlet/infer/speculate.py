@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gemlet.infer.draft_model import DraftModel
-from gemlet.infer.ngrams import NgramDrafter, everywhere
+from gemlet.infer.ngrams import KINDS, Acceptance, NgramDrafter, everywhere
 from gemlet.infer.sequences import AnswerSequence
 from gemlet.infer.step_cost import StepCost, best_count
 
@@ -24,6 +24,9 @@ MOST = 16
 
 UNLIKELY = 0.02
 """Guesses less likely than this are not worth the thought."""
+
+FORCED = 0.9
+"""Acceptance of a token that a constraint forces, until some were seen."""
 
 TRY_AGAIN = 64
 """Steps after which a smaller model that does not pay is asked again."""
@@ -58,12 +61,52 @@ class Speculator(Protocol):
 class _Offer:
     """Tokens that may be drafted for a sequence.
 
-    chances: that each is accepted. price: seconds it takes to draft one, where a model says it.
+    chances: that each is accepted. tokens: those that its constraint forces, where it is they that are
+    offered. price: seconds it takes to draft one, where a model says it.
     """
 
     sequence: AnswerSequence
     chances: Sequence[float]
+    tokens: Sequence[int] = ()
     price: float | None = None
+
+
+class ForcedTokens:
+    """What constraints leave no other text for, and how often models write that text in these tokens."""
+
+    def __init__(self) -> None:
+        self._acceptance = Acceptance([FORCED] * KINDS, weight=8, memory=256)
+        self._asked: dict[int, tuple[int, list[int]]] = {}  # by sequence: tokens, and where they would begin
+
+    def draft(self, sequence: AnswerSequence, most: int) -> list[int]:
+        """The tokens that come next, at most so many, if they are forced."""
+        self._learn(sequence)
+        tokens = sequence.forced(most)
+        if tokens:
+            self._asked[sequence.id] = len(sequence.ids), tokens
+        return tokens
+
+    def chances(self, count: int) -> list[float]:
+        """Of each of so many tokens, that it is reached and accepted."""
+        return _powers(self._acceptance[0], count)
+
+    def forget(self, id: int) -> None:
+        """The sequence has ended."""
+        self._asked.pop(id, None)
+
+    def _learn(self, sequence: AnswerSequence) -> None:
+        place, tokens = self._asked.get(sequence.id, (0, []))
+        come = sequence.ids[place:][: len(tokens)] if tokens else []
+        for token, forced in zip(come, tokens, strict=False):
+            self._acceptance.add(0, token == forced)
+            if token != forced:
+                break
+        if come:
+            del self._asked[sequence.id]
+
+
+def _powers(chance: float, count: int) -> list[float]:
+    return [chance**i for i in range(1, count + 1)]
 
 
 class AdaptiveSpeculator:
@@ -76,6 +119,7 @@ class AdaptiveSpeculator:
         self._everywhere = everywhere()
         self._drafters: dict[int, NgramDrafter] = {}
         self._cost = StepCost()
+        self._forced = ForcedTokens()
         self._model = model
         self._unused = 0  # steps since the model drafted last
 
@@ -84,7 +128,13 @@ class AdaptiveSpeculator:
         for sequence in sequences:
             drafter = self._drafter(sequence)
             drafter.read(sequence.ids)
-            if chances := drafter.chances(min(MOST, sequence.room), UNLIKELY):
+            most = min(MOST, sequence.room)
+            chances = drafter.chances(most, UNLIKELY)
+            tokens = self._forced.draft(sequence, most)
+            forced = self._forced.chances(len(tokens))
+            if sum(forced) > sum(chances):
+                offers.append(_Offer(sequence, forced, tokens))
+            elif chances:
                 offers.append(_Offer(sequence, chances))
         if self._model is not None:
             offers = self._with_model(self._model, sequences, offers, beside)
@@ -92,7 +142,8 @@ class AdaptiveSpeculator:
         if not counts:
             return {}
         drafts = {
-            offer.sequence.id: self._drafters[offer.sequence.id].draft(offer.sequence.ids, count)
+            offer.sequence.id: offer.tokens[:count]
+            or self._drafters[offer.sequence.id].draft(offer.sequence.ids, count)
             for offer, count in counts
             if offer.price is None
         }
@@ -107,6 +158,7 @@ class AdaptiveSpeculator:
 
     def forget(self, id: int) -> None:
         self._drafters.pop(id, None)
+        self._forced.forget(id)
         if self._model is not None:
             self._model.forget(id)
 
@@ -162,7 +214,7 @@ class AdaptiveSpeculator:
         best = {offer.sequence.id: offer for offer in offers}
         for sequence in sequences:
             most, chance = min(MOST, sequence.room), 1.0 if trial else model.chance(sequence)
-            said = _Offer(sequence, [chance**i for i in range(1, min(most, 2 if trial else most) + 1)], price)
+            said = _Offer(sequence, _powers(chance, min(most, 2 if trial else most)), price=price)
             if most > 0 and (trial or rate(said) > rate(best.get(sequence.id))) and model.read(sequence):
                 best[sequence.id] = said
         return list(best.values())

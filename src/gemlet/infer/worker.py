@@ -179,7 +179,7 @@ class Worker:
             return []
         drafts = self._speculator.drafts(answers, outlook.beside, outlook.room)
         for sequence in answers:
-            sequence.draft = list(drafts.get(sequence.id, ()))[: sequence.room]
+            sequence.take_draft(drafts.get(sequence.id, ()))
         return [sequence for sequence in answers if sequence.draft]
 
     def _start(self, id: int) -> None:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemlet.errors import InvalidRequestError, MissingExtraError, UnsupportedParameterError
+from gemlet.infer.json_schema import LAYOUT
 from gemlet.infer.matcher import Jobs, Matcher, Vocabulary
 from gemlet.infer.response_format import Shape
+from gemlet.infer.spelling import Spelling
 from gemlet.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,9 +39,6 @@ LIMITS = {
     "verbose_errors": False,
 }
 """What compiling and following a grammar may cost; beyond it a request fails instead of holding up others."""
-
-JSON_OPTIONS = {"item_separator": ",", "key_separator": ":", "whitespace_flexible": False, "lenient": False}
-"""JSON without white space between its parts, of which a model could write for ever."""
 
 _WRONG = re.compile(r"Unsatisfiable|Invalid type|does not exist|regex parse error|invalid multiple")
 _UNKNOWN = re.compile(r"not supported|[Uu]nsupported|only supported|Unimplemented|special token")
@@ -70,27 +69,34 @@ def read_vocabulary(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> Vocabulary
     pieces = [b"" if piece == b"\xff" else piece for piece in pieces]
     end_id = stop_ids[0] if stop_ids else tokenizer.bos_id
     wrapper = library.TokenizerWrapper(_Source(tokenizer, pieces, end_id))
-    return Vocabulary(library.LLTokenizer(wrapper, eos_token=[end_id]), control, end_id)
+    spelling = Spelling(pieces)
+    return Vocabulary(library.LLTokenizer(wrapper, eos_token=[end_id]), control, end_id, spelling)
 
 
 class Constraint:
     """A compiled shape. Safe to use from several threads; choices start with `matcher`.
 
-    `first`: the mask before the first token, the same for everybody.
+    `first`: the mask before the first token, the same for everybody. is_json: the whole text is JSON.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, compiled: llguidance.LLMatcher, first: bytes, jobs: Jobs
+        self,
+        vocabulary: Vocabulary,
+        compiled: llguidance.LLMatcher,
+        first: bytes,
+        jobs: Jobs,
+        is_json: bool,
     ) -> None:
         self._vocabulary = vocabulary
         self._compiled = compiled
         self._first = first
         self._jobs = jobs
+        self._is_json = is_json
         self._lock = threading.Lock()
 
     def matcher(self, stop_ids: Iterable[int]) -> Matcher:
         """A matcher before its first token. `stop_ids`: those of the request."""
-        return Matcher(self._vocabulary, self._copy, self._first, self._jobs, stop_ids)
+        return Matcher(self._vocabulary, self._copy, self._first, self._jobs, stop_ids, self._is_json)
 
     def _copy(self) -> llguidance.LLMatcher:
         with self._lock:
@@ -127,7 +133,9 @@ class Constraints:
             compiled = _compiled(library, vocabulary, shape)
             first = compiled.compute_bitmask()
             _check(compiled, shape)
-            constraint = self._known[shape] = Constraint(vocabulary, compiled, first, self._jobs)
+            is_json = shape.kind == "schema"
+            constraint = Constraint(vocabulary, compiled, first, self._jobs, is_json)
+            self._known[shape] = constraint
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
             return constraint
@@ -146,7 +154,7 @@ class Constraints:
 def _compiled(library: Any, vocabulary: Vocabulary, shape: Shape) -> llguidance.LLMatcher:
     try:
         if shape.kind == "schema":
-            grammar = library.LLMatcher.grammar_from_json_schema(shape.text, overrides=JSON_OPTIONS)
+            grammar = library.LLMatcher.grammar_from_json_schema(shape.text, overrides=LAYOUT)
         elif shape.kind == "regex":
             grammar = library.LLMatcher.grammar_from_regex(shape.text)
         else:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.infer.allowed import Allowed
+from gemlet.infer.spelling import Spelling
 
 if TYPE_CHECKING:
     import llguidance
@@ -94,26 +95,36 @@ class Vocabulary:
     """What a matcher needs to know of a tokenizer, as llguidance takes it.
 
     control: bool [vocab]. text_bits: the tokens that are text, as `Allowed` holds them. end_id: the id that
-    stands for the end in masks.
+    stands for the end in masks. spelling: what tokens do to the strings of a JSON text.
     """
 
-    def __init__(self, tokenizer: llguidance.LLTokenizer, control: NDArray[np.bool_], end_id: int) -> None:
+    def __init__(
+        self,
+        tokenizer: llguidance.LLTokenizer,
+        control: NDArray[np.bool_],
+        end_id: int,
+        spelling: Spelling,
+    ) -> None:
         self.tokenizer = tokenizer
         self.control = control
         self.text_bits = np.packbits(~control, bitorder="little")
         self.end_id = end_id
+        self.spelling = spelling
 
-    def allowed(self, mask: bytes, ends: Sequence[int]) -> Allowed:
+    def allowed(self, mask: bytes, ends: Sequence[int], escaped: bool | None = None) -> Allowed:
         """What may come next. `ends`: the ids that end an answer; they may where the text is complete.
+        escaped: of a JSON text, the state of its spelling.
 
         InvalidRequestError where nothing may.
         """
         bits = np.frombuffer(mask, np.uint8)[: len(self.text_bits)] & self.text_bits
+        if escaped is not None:
+            bits &= self.spelling.bits(escaped)
         if mask[self.end_id >> 3] >> (self.end_id & 7) & 1:
             for id in ends or ([] if bits.any() else [self.end_id]):
                 bits[id >> 3] |= 1 << (id & 7)
         if not bits.any():
-            hint = "it may ask for a control token, which is never text"
+            hint = "it may ask for a control token or a control character"
             raise InvalidRequestError("the grammar allows no token at this point of the answer", hint=hint)
         return Allowed(bits)
 
@@ -128,7 +139,7 @@ class Matcher:
     A stop id that is a control token is allowed where the text is complete, and only there. One that is text
     is text to the grammar. Without any (`ignore_eos`) the answer goes on as long as it can.
 
-    `fresh` gives a matcher before its first token, `first` the mask there.
+    `fresh` gives a matcher before its first token, `first` the mask there. is_json: the whole text is JSON.
     """
 
     def __init__(
@@ -138,6 +149,7 @@ class Matcher:
         first: bytes,
         jobs: Jobs,
         stop_ids: Iterable[int],
+        is_json: bool,
     ) -> None:
         self._vocabulary = vocabulary
         self._fresh = fresh
@@ -148,7 +160,8 @@ class Matcher:
         self._guessed = False  # whether the matcher has seen more than the answer
         self._spent = 0.0
         self._job: Job | None = None
-        self._ahead: deque[Step] = deque([(vocabulary.allowed(first, self._ends), None)])
+        self._escaped = False if is_json else None
+        self._ahead: deque[Step] = deque(self._steps([first], ()))
 
     def prepare(self, draft: Sequence[int] = ()) -> None:
         """Find out, in another thread, what may come next and behind each token of a draft."""
@@ -177,6 +190,7 @@ class Matcher:
         if not taken:
             raise self._failure()
         self._taken.append(token)
+        self._escaped = self._after(self._escaped, token)
         return self._matcher.is_stopped()
 
     def fitting(self, draft: Sequence[int]) -> list[int]:
@@ -233,15 +247,20 @@ class Matcher:
 
     def _steps(self, masks: Sequence[bytes], draft: Sequence[int]) -> list[Step]:
         steps: list[Step] = []
+        escaped = self._escaped
         for i, mask in enumerate(masks):
             try:
-                allowed = self._vocabulary.allowed(mask, self._ends)
+                allowed = self._vocabulary.allowed(mask, self._ends, escaped)
             except InvalidRequestError:
                 if i == 0:
                     raise
                 break
             steps.append((allowed, draft[i] if i < len(draft) else None))
+            escaped = self._after(escaped, draft[i]) if i < len(draft) else escaped
         return steps
+
+    def _after(self, escaped: bool | None, token: int) -> bool | None:
+        return None if escaped is None else self._vocabulary.spelling.after(escaped, token)
 
     def _rebuilt(self) -> bool:
         """Forget what guesses have left behind, and what of the limits they took; False without any."""

@@ -76,7 +76,7 @@ def read_vocabulary(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> Vocabulary
 class Constraint:
     """A compiled shape. Safe to use from several threads; choices start with `matcher`.
 
-    `first`: the mask before the first token, the same for everybody. is_json: the whole text is JSON.
+    `first`: the mask before the first token, the same for everybody. json_behind: see `Shape`.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class Constraint:
         compiled: llguidance.LLMatcher,
         first: bytes,
         jobs: Jobs,
-        is_json: bool,
+        json_behind: str | None,
     ) -> None:
         self._vocabulary = vocabulary
         self._compiled = compiled
         self._first = first
         self._jobs = jobs
-        self._is_json = is_json
+        self._json_behind = json_behind
         self._lock = threading.Lock()
 
     def matcher(self, stop_ids: Iterable[int]) -> Matcher:
         """A matcher before its first token. `stop_ids`: those of the request."""
-        return Matcher(self._vocabulary, self._copy, self._first, self._jobs, stop_ids, self._is_json)
+        return Matcher(self._vocabulary, self._copy, self._first, self._jobs, stop_ids, self._json_behind)
 
     def _copy(self) -> llguidance.LLMatcher:
         with self._lock:
@@ -133,8 +133,8 @@ class Constraints:
             compiled = _compiled(library, vocabulary, shape)
             first = compiled.compute_bitmask()
             _check(compiled, shape)
-            is_json = shape.kind == "schema"
-            constraint = Constraint(vocabulary, compiled, first, self._jobs, is_json)
+            behind = "" if shape.kind == "schema" else shape.json_behind
+            constraint = Constraint(vocabulary, compiled, first, self._jobs, behind)
             self._known[shape] = constraint
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.infer.allowed import Allowed
-from gemlet.infer.spelling import Spelling
+from gemlet.infer.spelling import Spelling, State
 
 if TYPE_CHECKING:
     import llguidance
@@ -111,15 +111,14 @@ class Vocabulary:
         self.end_id = end_id
         self.spelling = spelling
 
-    def allowed(self, mask: bytes, ends: Sequence[int], escaped: bool | None = None) -> Allowed:
+    def allowed(self, mask: bytes, ends: Sequence[int], spelled: State) -> Allowed:
         """What may come next. `ends`: the ids that end an answer; they may where the text is complete.
-        escaped: of a JSON text, the state of its spelling.
 
         InvalidRequestError where nothing may.
         """
         bits = np.frombuffer(mask, np.uint8)[: len(self.text_bits)] & self.text_bits
-        if escaped is not None:
-            bits &= self.spelling.bits(escaped)
+        if (spellings := self.spelling.allowed(spelled)) is not None:
+            bits &= spellings
         if mask[self.end_id >> 3] >> (self.end_id & 7) & 1:
             for id in ends or ([] if bits.any() else [self.end_id]):
                 bits[id >> 3] |= 1 << (id & 7)
@@ -139,7 +138,8 @@ class Matcher:
     A stop id that is a control token is allowed where the text is complete, and only there. One that is text
     is text to the grammar. Without any (`ignore_eos`) the answer goes on as long as it can.
 
-    `fresh` gives a matcher before its first token, `first` the mask there. is_json: the whole text is JSON.
+    `fresh` gives a matcher before its first token, `first` the mask there. json_behind: the text behind
+    which all is JSON, None where nothing has to be.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Matcher:
         first: bytes,
         jobs: Jobs,
         stop_ids: Iterable[int],
-        is_json: bool,
+        json_behind: str | None,
     ) -> None:
         self._vocabulary = vocabulary
         self._fresh = fresh
@@ -160,7 +160,8 @@ class Matcher:
         self._guessed = False  # whether the matcher has seen more than the answer
         self._spent = 0.0
         self._job: Job | None = None
-        self._escaped = False if is_json else None
+        self._json_behind = (json_behind or "").encode()
+        self._spelled: State = None if json_behind is None else (b"" if json_behind else False)
         self._ahead: deque[Step] = deque(self._steps([first], ()))
 
     def prepare(self, draft: Sequence[int] = ()) -> None:
@@ -190,7 +191,7 @@ class Matcher:
         if not taken:
             raise self._failure()
         self._taken.append(token)
-        self._escaped = self._after(self._escaped, token)
+        self._spelled = self._after(self._spelled, token)
         return self._matcher.is_stopped()
 
     def fitting(self, draft: Sequence[int]) -> list[int]:
@@ -247,20 +248,20 @@ class Matcher:
 
     def _steps(self, masks: Sequence[bytes], draft: Sequence[int]) -> list[Step]:
         steps: list[Step] = []
-        escaped = self._escaped
+        spelled = self._spelled
         for i, mask in enumerate(masks):
             try:
-                allowed = self._vocabulary.allowed(mask, self._ends, escaped)
+                allowed = self._vocabulary.allowed(mask, self._ends, spelled)
             except InvalidRequestError:
                 if i == 0:
                     raise
                 break
             steps.append((allowed, draft[i] if i < len(draft) else None))
-            escaped = self._after(escaped, draft[i]) if i < len(draft) else escaped
+            spelled = self._after(spelled, draft[i]) if i < len(draft) else spelled
         return steps
 
-    def _after(self, escaped: bool | None, token: int) -> bool | None:
-        return None if escaped is None else self._vocabulary.spelling.after(escaped, token)
+    def _after(self, spelled: State, token: int) -> State:
+        return self._vocabulary.spelling.after(spelled, token, self._json_behind)
 
     def _rebuilt(self) -> bool:
         """Forget what guesses have left behind, and what of the limits they took; False without any."""

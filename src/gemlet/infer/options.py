@@ -10,11 +10,11 @@ from typing import Any
 from gemlet.errors import ContextLengthError, InvalidRequestError
 from gemlet.infer.adapters import LoadedAdapter
 from gemlet.infer.answer import Prepared
+from gemlet.infer.call_shape import call_shape
 from gemlet.infer.constrain import Constraint
 from gemlet.infer.requests import AnswerRequest
 from gemlet.infer.response_format import Shape
 from gemlet.infer.sample import REACH, check_seed, draw_seed, merge_sampling
-from gemlet.text.call_grammar import call_grammar
 from gemlet.text.tools import ToolUse
 from gemlet.types import Sampling
 
@@ -101,14 +101,14 @@ def prepare(
 def shape_of_answer(options: Options) -> Shape | None:
     """What the whole answer is held to: its shape, calls of tools, or one of both.
 
-    Raises InvalidRequestError for tools beside a regex or a grammar.
+    Raises InvalidRequestError for tools beside a regex or a grammar, and as `call_shape` does.
     """
     shape, use = options.shape, options.tools
     if use is None:
         return shape
     if shape is not None and shape.kind != "schema":
         raise InvalidRequestError(f"{shape.parameter} and tools exclude each other: calls have a shape too")
-    return Shape("lark", call_grammar(use, None if shape is None else shape.text), "tools")
+    return call_shape(use, shape)
 
 
 def _split_stops(stop: Stop, vocab_size: int) -> tuple[list[str], set[int]]:

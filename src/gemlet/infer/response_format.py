@@ -31,11 +31,15 @@ _JSON = re.compile(r"%json\s*")
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape that can be compiled. `text`: JSON for a schema, else the expression or grammar itself."""
+    """A shape that can be compiled. `text`: JSON for a schema, else the expression or grammar itself.
+
+    json_behind: of a grammar, the text behind whose first occurrence all that comes is JSON.
+    """
 
     kind: Literal["schema", "regex", "lark"]
     text: str
     parameter: str  # which the caller used, for messages
+    json_behind: str | None = None
 
 
 def shape_of(response_format: object, regex: object, grammar: object) -> Shape | None:

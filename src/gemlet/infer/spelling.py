@@ -13,13 +13,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+State = bool | bytes | None
+"""Of JSON, whether a backslash waits for what it escapes. Before JSON, the end of the text. None without."""
+
 _ESCAPED = re.compile(rb"(?<!\\)(?:\\\\)*\\[u/]")
 
 
 class Spelling:
-    """`pieces`: the bytes of each token. A state is whether a backslash waits for what it escapes."""
+    """`pieces`: the bytes of each token."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
         with_backslash = [(i, piece) for i, piece in enumerate(pieces) if b"\\" in piece]
         forbidden = [[i for i, piece in with_backslash if _ESCAPED.search(piece)]]
         forbidden.append([i for i, piece in with_backslash if _ESCAPED.search(b"\\" + piece)])
@@ -32,13 +36,18 @@ class Spelling:
         }
         self._only = {i: len(piece) % 2 == 1 for i, piece in with_backslash if not piece.strip(b"\\")}
 
-    def bits(self, escaped: bool) -> NDArray[np.uint8]:
-        """The tokens that may come in a state, as `Allowed` holds them."""
-        return self._bits[escaped]
+    def allowed(self, state: State) -> NDArray[np.uint8] | None:
+        """The tokens that may come in a state, as `Allowed` holds them; None for all."""
+        return self._bits[state] if isinstance(state, bool) else None
 
-    def after(self, escaped: bool, token: int) -> bool:
-        """The state behind a token."""
-        return escaped != self._only[token] if token in self._only else self._ends.get(token, False)
+    def after(self, state: State, token: int, begin: bytes) -> State:
+        """The state behind a token. `begin`: JSON begins behind it."""
+        if isinstance(state, bool):
+            return state != self._only[token] if token in self._only else self._ends.get(token, False)
+        if state is None:
+            return None
+        text = state + self._pieces[token]
+        return False if begin in text else text[-len(begin) :]
 
 
 def _without(ids: Sequence[int], count: int) -> NDArray[np.uint8]:

@@ -46,6 +46,7 @@ PATTERNS = (
     "^(?:[A-Z]{2}-)?[0-9]+$",
     r"^[^\"\\]*$",
     r"^\S+@\S+$",
+    r"^[^,\n]*,[^\x00-\x1f]?$",
 )
 KEYS = st.sampled_from(["a", "b", "name", "x/y", "~", 'q"', "é", "new\nline", "$ref", "format"])
 SMALL = st.integers(-30, 30)

@@ -33,7 +33,7 @@ LIMITS = {
     "initial_lexer_fuel": 1_000_000,  # some 20 ms
     "step_lexer_fuel": 200_000,  # some 14 ms a token
     "step_max_items": 50_000,
-    "max_lexer_states": 50_000,  # 1 to 2 KiB each
+    "max_lexer_states": 20_000,  # 1 to 2 KiB each, of all answers of a shape together
     "max_grammar_size": 100_000,
     "precompute_large_lexemes": False,
     "verbose_errors": False,
@@ -76,31 +76,40 @@ def read_vocabulary(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> Vocabulary
 class Constraint:
     """A compiled shape. Safe to use from several threads; choices start with `matcher`.
 
-    `first`: the mask before the first token, the same for everybody. json_behind: see `Shape`.
+    `first`: the mask before the first token, the same for everybody.
     """
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        compiled: llguidance.LLMatcher,
-        first: bytes,
-        jobs: Jobs,
-        json_behind: str | None,
+        self, vocabulary: Vocabulary, shape: Shape, compiled: llguidance.LLMatcher, first: bytes, jobs: Jobs
     ) -> None:
         self._vocabulary = vocabulary
-        self._compiled = compiled
+        self._shape = shape
+        self._compiled: llguidance.LLMatcher | None = compiled
         self._first = first
         self._jobs = jobs
-        self._json_behind = json_behind
         self._lock = threading.Lock()
 
     def matcher(self, stop_ids: Iterable[int]) -> Matcher:
         """A matcher before its first token. `stop_ids`: those of the request."""
-        return Matcher(self._vocabulary, self._copy, self._first, self._jobs, stop_ids, self._json_behind)
+        shape = self._shape
+        behind = "" if shape.kind == "schema" else shape.json_behind
+        return Matcher(self._vocabulary, self.shared, self.alone, self._first, self._jobs, stop_ids, behind)
 
-    def _copy(self) -> llguidance.LLMatcher:
+    def shared(self) -> llguidance.LLMatcher:
+        """Shares with others what it finds out, and the limit for it."""
         with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
             return self._compiled.deep_copy()
+
+    def alone(self) -> llguidance.LLMatcher:
+        """Shares nothing, after a limit was reached. Whoever comes next begins anew too."""
+        with self._lock:
+            self._compiled = None
+        return self._compile()
+
+    def _compile(self) -> llguidance.LLMatcher:
+        return _compiled(_library(), self._vocabulary, self._shape)
 
 
 class Constraints:
@@ -133,8 +142,7 @@ class Constraints:
             compiled = _compiled(library, vocabulary, shape)
             first = compiled.compute_bitmask()
             _check(compiled, shape)
-            behind = "" if shape.kind == "schema" else shape.json_behind
-            constraint = Constraint(vocabulary, compiled, first, self._jobs, behind)
+            constraint = Constraint(vocabulary, shape, compiled, first, self._jobs)
             self._known[shape] = constraint
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)

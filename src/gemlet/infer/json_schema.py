@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from gemlet.errors import InvalidRequestError, UnsupportedParameterError
 from gemlet.infer.expressions import check_expression, check_size
+from gemlet.infer.patterns import enforced
 
 MAX_SCHEMA = 128 * 2**10
 """Bytes that a schema may have as compact JSON."""
@@ -187,13 +188,14 @@ class _Walk:
             self._multiples.append(max(1, int(multiple[:12])))
 
     def _text(self, schema: dict[str, Any], where: str) -> None:
-        for pattern in (
-            *([schema["pattern"]] if "pattern" in schema else ()),
-            *schema.get("patternProperties", ()),
-        ):
-            name = f"the pattern {pattern!r:.80} at {where}"
-            check_size(name, len(_as(str, pattern, f"{where}/pattern").encode()), MAX_PATTERN)
-            check_expression(name, pattern, MAX_REPEATED)
+        if "pattern" in schema:
+            schema["pattern"] = _pattern(schema["pattern"], "pattern", where)
+        if "patternProperties" in schema:
+            named = schema["patternProperties"].items()
+            patterns = {_pattern(key, "patternProperties", where): inner for key, inner in named}
+            if len(patterns) < len(named):
+                raise _RefusedError(where, "patternProperties", "two patterns are the same")
+            schema["patternProperties"] = patterns
         if "format" not in schema:
             return
         name = schema["format"]
@@ -218,6 +220,18 @@ def _inner(schema: dict[str, Any], where: str) -> Iterator[tuple[str, object]]:
         elif key in _NAMED:
             for name, item in _as(dict, value, place).items():
                 yield f"{place}/{name.replace('~', '~0').replace('/', '~1')}", item
+
+
+def _pattern(pattern: object, keyword: str, where: str) -> str:
+    text: str = _as(str, pattern, f"{where}/{keyword}")
+    name = f"the pattern {text!r:.80} at {where}"
+    check_size(name, len(text.encode()), MAX_PATTERN)
+    check_expression(name, text, MAX_REPEATED)
+    try:
+        return enforced(text)
+    except ValueError as error:
+        problem = f"the pattern {text!r:.80} cannot be enforced: {error}"
+        raise _RefusedError(where, keyword, problem) from None
 
 
 def _check_count(place: str, value: object, keyword: str) -> None:

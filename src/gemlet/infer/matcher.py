@@ -138,26 +138,27 @@ class Matcher:
     A stop id that is a control token is allowed where the text is complete, and only there. One that is text
     is text to the grammar. Without any (`ignore_eos`) the answer goes on as long as it can.
 
-    `fresh` gives a matcher before its first token, `first` the mask there. json_behind: the text behind
-    which all is JSON, None where nothing has to be.
+    `shared` and `alone` give matchers before their first token, see `Constraint`; `first` is the mask there.
+    json_behind: the text behind which all is JSON, None where nothing has to be.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
-        fresh: Callable[[], llguidance.LLMatcher],
+        shared: Callable[[], llguidance.LLMatcher],
+        alone: Callable[[], llguidance.LLMatcher],
         first: bytes,
         jobs: Jobs,
         stop_ids: Iterable[int],
         json_behind: str | None,
     ) -> None:
         self._vocabulary = vocabulary
-        self._fresh = fresh
-        self._matcher = fresh()
+        self._alone = alone
+        self._matcher = shared()
         self._jobs = jobs
         self._ends = [id for id in stop_ids if vocabulary.control[id]]
         self._taken: list[int] = []
-        self._guessed = False  # whether the matcher has seen more than the answer
+        self._worn = True  # whether the matcher may have looked at more than the answer
         self._spent = 0.0
         self._job: Job | None = None
         self._json_behind = (json_behind or "").encode()
@@ -201,7 +202,7 @@ class Matcher:
         if text == 0 or self._too_slow:
             return []
         began = time.thread_time()
-        self._guessed = True
+        self._worn = True
         count = self._matcher.validate_tokens(list(draft[:text]))
         self._spent += time.thread_time() - began
         return list(draft[:count])
@@ -211,7 +212,7 @@ class Matcher:
         if self._too_slow:
             return []
         began = time.thread_time()
-        self._guessed = True
+        self._worn = True
         tokens = self._matcher.compute_ff_tokens()
         self._spent += time.thread_time() - began
         return tokens
@@ -220,16 +221,14 @@ class Matcher:
         began = time.thread_time()
         matcher = self._matcher
         mask = matcher.compute_bitmask()
-        if matcher.is_error():
-            if not self._rebuilt():
-                raise self._failure()
+        if matcher.is_error() and self._rebuilt():
             matcher = self._matcher
             mask = matcher.compute_bitmask()
-            if matcher.is_error():
-                raise self._failure()
+        if matcher.is_error():
+            raise self._failure()
+        self._worn = True
         masks, taken = [mask], 0
         for guess in draft:
-            self._guessed = True
             if matcher.try_consume_tokens([guess]) != 1:
                 break
             taken += 1
@@ -264,11 +263,15 @@ class Matcher:
         return self._vocabulary.spelling.after(spelled, token, self._json_behind)
 
     def _rebuilt(self) -> bool:
-        """Forget what guesses have left behind, and what of the limits they took; False without any."""
-        if not self._guessed:
+        """Begin again with nothing but the answer; False if that is no other matcher, or not possible.
+
+        What was looked at, by other answers too, has used up a part of the limits. Whether an answer can go
+        on must not depend on it.
+        """
+        if not self._worn:
             return False
-        self._matcher = self._fresh()
-        self._guessed = False
+        self._matcher = self._alone()
+        self._worn = False
         return not self._taken or self._matcher.consume_tokens(self._taken)
 
     @property

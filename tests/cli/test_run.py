@@ -140,7 +140,12 @@ def test_stdin_alone(model: FakeModel, monkeypatch: pytest.MonkeyPatch, words: t
         (Stdin(b"abc\xff"), ("-",), 2, "standard input is not UTF-8 text: byte 0xff at offset 3"),
         (Stdin(terminal=True), ("a\udcff",), 2, "not UTF-8"),
         (Stdin(terminal=True), ("-f", "/no/such/file"), 1, "/no/such/file: No such file"),
-        (Stdin(terminal=True), ("x", "--schema", "s.json"), 2, "--schema is not available yet"),
+        (Stdin(terminal=True), ("x", "--schema", "/no/such/s.json"), 1, "/no/such/s.json: No such file"),
+        (Stdin(terminal=True), ("x", "--schema", "{'a': 1}"), 2, "--schema: the schema is not JSON"),
+        (Stdin(terminal=True), ("x", "--schema", '{"not": {}}'), 2, "the keyword 'not' cannot be enforced"),
+        (Stdin(terminal=True), ("x", "--schema", "{}", "--regex", "a"), 2, "not allowed with"),
+        (Stdin(terminal=True), ("x", "--regex", ""), 2, "regex must be text that is not empty"),
+        (Stdin(terminal=True), ("x", "--grammar", "/no/such/g.lark"), 1, "/no/such/g.lark: No such file"),
         (Stdin(terminal=True), ("x", "--stream"), 2, "--stream needs --json"),
         (Stdin(terminal=True), ("x", "--logprobs", "3"), 2, "--logprobs needs --json"),
         (Stdin(terminal=True), ("x", "--raw", "-s", "y"), 2, "--system has no place"),
@@ -160,6 +165,22 @@ def test_refusals(
     assert out == ""
     assert err.startswith("gemlet: ") and says in err
     assert model.calls == []
+
+
+def test_the_shape_of_the_answer_reaches_the_library(model: FakeModel, tmp_path: Path) -> None:
+    schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
+    schema.write_text('{"enum": [1, 2]}')
+    grammar.write_text('start: "a"\n')
+    wanted = {"type": "json_schema", "json_schema": {"name": "schema", "schema": {"enum": [1, 2]}}}
+    for flag, value, option, given in (
+        ("--schema", str(schema), "response_format", wanted),
+        ("--schema", ' {"enum": [1, 2]}', "response_format", wanted),
+        ("--regex", "[ab]", "regex", "[ab]"),
+        ("--grammar", str(grammar), "grammar", 'start: "a"'),
+    ):
+        assert run(model, "x", flag, value) == 0
+        assert model.calls[-1][1][option] == given
+        assert not {"response_format", "regex", "grammar"} - {option} & model.calls[-1][1].keys()
 
 
 def test_json_is_one_document(model: FakeModel, capsys: pytest.CaptureFixture[str]) -> None:

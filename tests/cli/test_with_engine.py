@@ -49,6 +49,14 @@ def test_the_same_seed_gives_the_same_text_streamed_or_not(
     assert lines[-1]["completion"]["token_ids"] == document["token_ids"]
 
 
+def test_a_schema_and_a_regex_are_kept(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    schema = '{"properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": false}'
+    words = ("-m", tiny, "--seed", "5", "x")
+    out = run(capsys, *words, "--schema", schema.replace("{", '{"type": "object", ', 1))[0]
+    assert json.loads(out) in ({"n": 1}, {"n": 2})
+    assert run(capsys, *words, "--regex", "[xy]{3}")[0].strip("xy") == "\n"
+
+
 def test_choices_and_logprobs(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--raw", "-m", tiny, "-n", "3", "--n", "2", "--logprobs", "2", "--ignore-eos", "--json", "words")
     first, second = json.loads(run(capsys, *words)[0])

@@ -202,7 +202,7 @@ SLOW = "(slow)+"
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Looking for what may follow "s" waits for this event."""
-    gate, look = threading.Event(), Matcher._look_ahead
+    gate, look = threading.Event(), Matcher.look_ahead
 
     def held(self: Matcher, draft: list[int]) -> object:
         if self._waits:  # type: ignore[attr-defined]
@@ -214,7 +214,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         original(self, draft)
 
     original = Matcher.prepare
-    monkeypatch.setattr(Matcher, "_look_ahead", held)
+    monkeypatch.setattr(Matcher, "look_ahead", held)
     monkeypatch.setattr(Matcher, "prepare", prepare)
     yield gate
     gate.set()

@@ -49,7 +49,7 @@ def read_prompt(sources: PromptSources, stdin: BinaryIO | None, *, tell: Callabl
 
 
 def _file_parts(sources: PromptSources) -> list[str]:
-    contents = [_decode(Path(name).read_bytes(), name) for name in sources.files]
+    contents = [decode_text(Path(name).read_bytes(), name) for name in sources.files]
     if sources.raw or len(contents) < 2:
         return contents
     return [f"--- {name} ---\n{content}" for name, content in zip(sources.files, contents, strict=True)]
@@ -61,7 +61,7 @@ def _read_stdin(stdin: BinaryIO | None, *, patient: bool, tell: Callable[[str], 
     if not patient and not _ready(stdin):
         # A prompt was given too, so an open pipe that nobody writes to would look like a hang.
         tell("waiting for standard input; to answer without it, add </dev/null")
-    return _decode(stdin.read(), "standard input")
+    return decode_text(stdin.read(), "standard input")
 
 
 def _ready(stdin: BinaryIO) -> bool:
@@ -73,7 +73,8 @@ def _ready(stdin: BinaryIO) -> bool:
         return True
 
 
-def _decode(data: bytes, name: str) -> str:
+def decode_text(data: bytes, name: str) -> str:
+    """Text of a file or of standard input, without one final newline. TextError unless it is UTF-8."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,9 +12,10 @@ from gemlet.cli.answer import Collected, Output, output_for
 from gemlet.cli.flags import add_model_flags, add_sampling_flags, sampling_options
 from gemlet.cli.opening import OpenModel, open_model
 from gemlet.cli.prompt import PromptSources, read_prompt
+from gemlet.cli.shape import add_shape_flags, shape_options
 from gemlet.cli.stats import stats_line
 from gemlet.cli.terminal import note
-from gemlet.errors import InvalidRequestError, UnsupportedParameterError
+from gemlet.errors import InvalidRequestError
 from gemlet.types import TokenEvent
 
 DESCRIPTION = "Answer one prompt. The answer goes to standard output, everything else to standard error."
@@ -24,6 +25,8 @@ EXAMPLES = (
     "git diff | gemlet run 'Write a commit message for this change.'",
     "gemlet run --raw -n 20 -t 0 'The capital of France is'",
     "gemlet run --json --logprobs 3 -n 1 'Yes or no?' | jq .logprobs",
+    "gemlet run --schema person.json -f letter.txt -p 'Who wrote this?' | jq .name",
+    "gemlet run --regex '[1-5]' -f review.txt -p 'How many stars does this review give?'",
 )
 
 
@@ -45,14 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--raw", action="store_true", help="continue the text as it is: no chat format")
     add_model_flags(parser)
     add_sampling_flags(parser)
+    add_shape_flags(parser)
     group = parser.add_argument_group("answer")
     group.add_argument(
         "--n", type=int, default=1, metavar="CHOICES", help="how many answers to give (default: 1)"
     )
     group.add_argument("--ignore-eos", action="store_true", help="go on after the model's stop token")
-    group.add_argument(
-        "--schema", metavar="FILE", help="a JSON schema for the answer; not available yet, refused"
-    )
     group.add_argument(
         "--json", action="store_true", help="print one JSON document with everything that is known"
     )
@@ -68,13 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(parsed: argparse.Namespace) -> int:
     """Run the verb and return its exit code. After Ctrl-C, KeyboardInterrupt leaves once all is printed."""
     _refuse_wrong_combinations(parsed)
+    shape = shape_options(parsed)
     texts = tuple(text for text in (parsed.prompt, parsed.text) if text is not None)
     stdin = getattr(sys.stdin, "buffer", None)
     prompt = read_prompt(PromptSources(texts, tuple(parsed.file), parsed.raw), stdin)
     with open_model(parsed) as opened:
         output = output_for(parsed, sys.stdout)
         collected = Collected(parsed.n)
-        complete = _pump(_events(parsed, opened, prompt), output, collected)
+        complete = _pump(_events(parsed, opened, prompt, shape), output, collected)
         output.finish(collected)
         _say_what_happened(parsed, opened, collected)
         if not complete:
@@ -83,10 +85,6 @@ def execute(parsed: argparse.Namespace) -> int:
 
 
 def _refuse_wrong_combinations(parsed: argparse.Namespace) -> None:
-    if parsed.schema is not None:
-        raise UnsupportedParameterError(
-            "schema", "--schema is not available yet: answers cannot be constrained"
-        )
     if parsed.raw and parsed.system is not None:
         raise InvalidRequestError("--raw has no chat format, so --system has no place in it")
     if not parsed.json and (parsed.stream or parsed.logprobs):
@@ -95,8 +93,10 @@ def _refuse_wrong_combinations(parsed: argparse.Namespace) -> None:
         raise InvalidRequestError(f"--n must be at least 1, not {parsed.n}")
 
 
-def _events(parsed: argparse.Namespace, opened: OpenModel, prompt: str) -> Iterator[TokenEvent]:
-    options: dict[str, Any] = sampling_options(parsed)
+def _events(
+    parsed: argparse.Namespace, opened: OpenModel, prompt: str, shape: dict[str, Any]
+) -> Iterator[TokenEvent]:
+    options: dict[str, Any] = sampling_options(parsed) | shape
     options |= {"n": parsed.n, "logprobs": parsed.logprobs, "ignore_eos": parsed.ignore_eos, "stream": True}
     if parsed.raw:
         events: Iterator[TokenEvent] = opened.model.generate(prompt, **options)

@@ -169,7 +169,7 @@ class Matcher:
         """Find out, in another thread, what may come next and behind each token of a draft."""
         if not self._ahead:
             guesses = list(draft)
-            self._job = self._jobs.submit(lambda: self._look_ahead(guesses))
+            self._job = self._jobs.submit(lambda: self.look_ahead(guesses))
 
     def allowed(self) -> Allowed:
         """The ids that may come next, at least one. InvalidRequestError where there is none."""
@@ -217,7 +217,8 @@ class Matcher:
         self._spent += time.thread_time() - began
         return tokens
 
-    def _look_ahead(self, draft: Sequence[int]) -> list[Step]:
+    def look_ahead(self, draft: Sequence[int]) -> list[Step]:
+        """What may come next, and behind each token of a draft as far as it can be told: a job's work."""
         began = time.thread_time()
         matcher = self._matcher
         mask = matcher.compute_bitmask()

@@ -21,7 +21,7 @@ from gemlet.infer.sequences import AnswerSequence
 from gemlet.infer.speculate import AdaptiveSpeculator, Drafts
 from gemlet.types import Sampling
 from tests.infer.drafters import KnowingSpeculator, random_speculator
-from tests.infer.fake_model import fake_decoder, small_tokenizer
+from tests.infer.fake_model import fake_decoder, fake_model, small_tokenizer
 from tests.infer.fakes import STOP, FakeDecoder
 from tests.infer.naive import Running, naive_answer
 
@@ -224,3 +224,15 @@ def test_choosing_among_the_largest_equals_choosing_among_all(count: int, sampli
         assert (
             choose_allowed(row, allowed, sampling, u, decoder) == ids[choose(row[ids], sampling, u, decoder)]
         )
+
+
+def test_stop_strings_cut_at_the_same_place_with_drafts_and_without() -> None:
+    asked = {"regex": "(abc|abd| ){40,60}", "n": 4, "seed": 2, "stop": ["d ", "bcab"], "logprobs": 1}
+    done = []
+    for speculator in (None, AdaptiveSpeculator()):
+        with fake_model(speculator=speculator) as model:
+            done.append(model.generate("x", **asked))
+    assert [(a.text, a.token_ids, a.stop_reason, a.logprobs) for a in done[0]] == [
+        (b.text, b.token_ids, b.stop_reason, b.logprobs) for b in done[1]
+    ]
+    assert {one.stop_reason for one in done[0]} <= {"d ", "bcab"}

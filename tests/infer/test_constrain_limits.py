@@ -6,6 +6,8 @@ import asyncio
 import json
 import random
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -22,6 +24,7 @@ from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.infer.spelling import Spelling, State
 from gemlet.text.tools import read_tool_use
 from tests.infer.fake_model import fake_model
+from tests.repo.sources import ROOT
 
 OBJECT = {"type": "json_object"}
 
@@ -311,3 +314,24 @@ def test_compiling_blocks_no_event_loop_and_no_other_answer(monkeypatch: pytest.
         model.generate("x", regex="[ab]{4}")
     assert threads[0] != threading.main_thread().name and threads[0].startswith("asyncio")
     assert threads[1] == threading.main_thread().name
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        "start: /a+/ start",
+        'start: "b"* start{3000} | "b"',
+        "start: r\\nr: /(a*)+/{2,50} r?",
+        'start: "a" start',
+    ],
+)
+def test_a_grammar_without_an_end_holds_nobody_up(grammar: str) -> None:
+    """In a process of its own, which can be ended: the compiler would write out what must come, for ever."""
+    code = (
+        "from tests.infer.fake_model import fake_model\n"
+        "from gemlet.infer.speculate import AdaptiveSpeculator\n"
+        "with fake_model(speculator=AdaptiveSpeculator()) as model:\n"
+        f"    done = model.generate('x', grammar='{grammar}', max_tokens=30)\n"
+        "assert set(done.text) <= set('ab')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)

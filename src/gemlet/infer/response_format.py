@@ -26,6 +26,9 @@ MAX_REPEATED = 2000
 """Pieces of a regular expression with its counted repetitions written out: a token's time grows with them."""
 
 _REFUSED = re.compile(r"%llguidance|[\[,]\s*temperature\s*=")
+_NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
+"""Nobody asks for the text that must come next: of a rule without an end it would never end."""
+
 _JSON = re.compile(r"%json\s*")
 
 
@@ -111,7 +114,7 @@ def _checked_grammar(value: object) -> str:
         raise InvalidRequestError(f"grammar: more than {MAX_RULES} rules")
     if (refused := _REFUSED.search(text)) is not None:
         raise UnsupportedParameterError("grammar", f"grammar: {refused[0].strip('[, ')} is not supported")
-    return _with_checked_schemas(text)
+    return _with_checked_schemas(text) + _NO_FORCING
 
 
 def _with_checked_schemas(grammar: str) -> str:

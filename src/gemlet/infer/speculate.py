@@ -25,7 +25,7 @@ MOST = 16
 UNLIKELY = 0.02
 """Guesses less likely than this are not worth the thought."""
 
-FORCED = 0.9
+FORCED = 0.99
 """Acceptance of a token that a constraint forces, until some were seen."""
 
 TRY_AGAIN = 64

@@ -22,6 +22,8 @@ def check_expression(name: str, text: str, limit: int) -> None:
     """InvalidRequestError for brackets too deep for a parser, or more than `limit` pieces once the counted
     repetitions are written out."""
     _check_brackets(name, text)
+    if name != "grammar" and (len(text) - len(text.rstrip("\\"))) % 2:
+        raise InvalidRequestError(f"{name} ends in a backslash that escapes nothing")
     sizes, last = [0], 0
     for part in _COUNTED.finditer(text):
         if part[1] is not None:

@@ -66,7 +66,7 @@ def test_it_closes_and_opens_again_with_the_same_answers() -> None:
         assert http.get("/status").json()["models"][0]["loaded"] is False
         assert not handle.loaded and len(opening.opened) == 1
         again = http.post("/v1/chat/completions", json=BODY).json()
-        assert handle.loaded and len(opening.opened) == 2
+        assert len(opening.opened) == 2
         assert again["choices"] == first["choices"]
         assert again["system_fingerprint"] == first["system_fingerprint"]
         assert figures(running)["gemlet_request_seconds_count", "one"] == 2  # also those of the new one

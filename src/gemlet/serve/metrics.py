@@ -24,6 +24,9 @@ from gemlet.infer.requests import (
 from gemlet.infer.scheduler import Occupancy
 from gemlet.machine.memory import resident_bytes
 
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the format, as Prometheus asks for it."""
+
 COUNTERS = {
     "gemlet_prompt_tokens": "Tokens of prompts that were read or taken from the cache",
     "gemlet_prompt_tokens_cached": "Those of them that an earlier request had read",

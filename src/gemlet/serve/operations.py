@@ -11,12 +11,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from gemlet.infer.scheduler import Occupancy
 from gemlet.machine.memory import resident_bytes
 from gemlet.serve.document import ServerState, Status, answers
-from gemlet.serve.metrics import EMPTY, Metrics
+from gemlet.serve.metrics import EMPTY, MEDIA_TYPE, Metrics
 from gemlet.serve.registry import Registry
 from gemlet.version import __version__
 
@@ -53,7 +52,7 @@ def add_routes(app: FastAPI, registry: Registry, metrics: Metrics) -> None:
 
     @app.get("/metrics", responses={200: plain}, response_class=Response)
     async def figures() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(metrics.text(), media_type=MEDIA_TYPE)
 
     @app.get("/status", responses=answers(ServerState))
     async def status() -> Any:

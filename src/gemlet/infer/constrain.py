@@ -138,25 +138,16 @@ class Constraints:
             if known is not None:
                 self._known.move_to_end(shape)
                 return known
-            vocabulary = self._read()
-            compiled = _compiled(library, vocabulary, shape)
+            if self._vocabulary is None:
+                self._vocabulary = read_vocabulary(self._tokenizer, self._stop_ids)
+            compiled = _compiled(library, self._vocabulary, shape)
             first = compiled.compute_bitmask()
             _check(compiled, shape)
-            constraint = Constraint(vocabulary, shape, compiled, first, self._jobs)
+            constraint = Constraint(self._vocabulary, shape, compiled, first, self._jobs)
             self._known[shape] = constraint
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
             return constraint
-
-    def warm(self) -> None:
-        """Read the vocabulary now, which else the first shape has to wait for. Needs llguidance."""
-        with self._lock:
-            self._read()
-
-    def _read(self) -> Vocabulary:
-        if self._vocabulary is None:
-            self._vocabulary = read_vocabulary(self._tokenizer, self._stop_ids)
-        return self._vocabulary
 
 
 def _compiled(library: Any, vocabulary: Vocabulary, shape: Shape) -> llguidance.LLMatcher:

@@ -86,7 +86,7 @@ def test_what_runs_and_waits_is_told() -> None:
     ):
         post = "POST", "/v1/chat/completions"
         with http.stream(*post, json=body), http.stream(*post, json=body):
-            until(lambda: model.occupancy().running == 1)
+            until(lambda: (model.occupancy().running, model.occupancy().waiting) == (1, 1))
             now = figures(busy)
             assert now["gemlet_requests_processing", "one"] == 1
             assert now["gemlet_requests_deferred", "one"] == 1

@@ -240,12 +240,11 @@ def test_a_full_queue_says_when_to_come_again() -> None:
         serving(model) as busy,
         busy.http() as http,
     ):
-        with (
-            http.stream("POST", "/v1/chat/completions", json=body),
-            http.stream("POST", "/v1/chat/completions", json=body),
-            pytest.raises(openai.RateLimitError) as caught,
-        ):
-            busy.client().chat.completions.create(model="gpt-4o", messages=MESSAGES)
+        post = "POST", "/v1/chat/completions"
+        with http.stream(*post, json=body):
+            until(lambda: model.occupancy().running == 1)  # before that it has the one place in the line
+            with http.stream(*post, json=body), pytest.raises(openai.RateLimitError) as caught:
+                busy.client().chat.completions.create(model="gpt-4o", messages=MESSAGES)
         assert caught.value.response.headers["retry-after"] == "1"
         assert idle(model, 5)
 

@@ -236,3 +236,27 @@ def test_stop_strings_cut_at_the_same_place_with_drafts_and_without() -> None:
         (b.text, b.token_ids, b.stop_reason, b.logprobs) for b in done[1]
     ]
     assert {one.stop_reason for one in done[0]} & {"dabd", "cabc"}
+
+
+def test_a_greedy_answer_reads_the_whole_head_only_where_none_of_the_largest_is_allowed() -> None:
+    decoder = fake_decoder()
+    tops: list[int] = []
+    step = decoder.step
+
+    def noting(batch):
+        tops.append(batch.top)
+        return step(batch)
+
+    decoder.step = noting
+    asked = {"regex": "[0-9]{40}", "temperature": 0.0, "draft": False}
+    with fake_model(decoder) as model:
+        done = model.generate("The area", **asked)
+        told = list(tops)
+        tops.clear()
+        whole = model.generate("The area", **asked, logprobs=1)
+    assert done.token_ids == whole.token_ids and set(tops) == {0}
+    first, *later = told  # the prompt's row is for all choices
+    again = later.count(0)
+    assert first == 0 and 0 < again < later.count(16) == len(later) - again
+    # The last token is the end, or what nothing can follow: it is not read.
+    assert len(later) - again == len(done.token_ids) - 1

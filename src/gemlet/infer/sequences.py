@@ -86,6 +86,7 @@ class AnswerSequence:
             constrained=request.constraint is not None,
         )
         self._matcher = None if request.constraint is None else request.constraint.matcher(request.stop_ids)
+        self._whole = self._matcher is not None  # whether the next row has to be: a prompt's, for all choices
 
     def prepare(self, answers: bool) -> None:
         """Have what the constraint allows worked out while a step runs, if it `answers`."""
@@ -122,19 +123,20 @@ class AnswerSequence:
     @property
     def top(self) -> int | None:
         """How many of the largest logits are enough; None when the whole row is needed."""
-        return self._sampler.reach if self.request.logprobs is None else None
+        return None if self._whole or self.request.logprobs is not None else self._sampler.reach
 
     def verify(self, rows: Iterable[Logits]) -> bool:
         """Answer from the rows of the last token and of the draft, as far as the draft is what is chosen.
 
-        The state is cut back to what was. Returns whether the choice goes on.
+        The state is cut back to what was, and where a row tells too little its token is read again. Returns
+        whether the choice goes on.
         """
         draft, self.draft = self.draft, []
         self._drafted += len(draft)
         going = True
         for row, guess in zip(rows, [*draft, None], strict=True):
             going = self.answer(row, guess)
-            if not going or self.ids[-1] != guess:
+            if not going or self._whole or self.ids[-1] != guess:
                 break
         assert self.state is not None
         if self.state.length > (read := len(self.ids) - going):  # the token chosen last is still to be read
@@ -142,10 +144,16 @@ class AnswerSequence:
         return going
 
     def answer(self, row: Logits, guess: int | None = None) -> bool:
-        """Choose the next token and emit it; whether the choice goes on. `guess`: what a draft has there."""
+        """Choose the next token and emit it; whether the choice goes on. `guess`: what a draft has there.
+
+        Where the row tells too little nothing is chosen, and the whole one is needed.
+        """
         request, position = self.request, len(self.ids)
         matcher = self._matcher
         token = self._sampler.choose(row, position, None if matcher is None else matcher.allowed())
+        self._whole = token is None
+        if token is None:
+            return True
         complete = matcher is not None and matcher.accept(token)
         self._accepted += token == guess
         value: float | None = None

@@ -59,6 +59,8 @@ def test_the_pieces_of_streamed_calls(server: Server) -> None:
     for chunk in client.chat.completions.create(model="gpt-4o", stream=True, **asked):
         (choice,) = chunk.choices
         finish = choice.finish_reason or finish
+        places = [piece.index for piece in choice.delta.tool_calls or ()]
+        assert len(places) == len(set(places))  # clients join the pieces of chunks, not of one chunk
         for piece in choice.delta.tool_calls or ():
             if piece.id is not None:
                 assert piece.index == len(calls) and piece.type == "function"

@@ -11,7 +11,7 @@ from gemlet.serve.registry import Served
 from gemlet.serve.schema import ChatRequest
 from gemlet.serve.shapes import (
     about,
-    call_delta,
+    call_deltas,
     call_of,
     chat_logprobs,
     finish_of,
@@ -71,7 +71,7 @@ async def stream(
             if event.text or logprobs is not None:
                 yield chunk(event.index, {"content": event.text}, logprobs=logprobs)
             if event.tool_calls:
-                yield chunk(event.index, {"tool_calls": [call_delta(one) for one in event.tool_calls]})
+                yield chunk(event.index, {"tool_calls": call_deltas(event.tool_calls)})
             if event.completion is not None:
                 last = chunk(event.index, {}, finish_of(event.completion))
                 yield last | about(event.completion)

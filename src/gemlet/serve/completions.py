@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from gemlet.errors import UnsupportedParameterError
@@ -12,6 +13,7 @@ from gemlet.infer.streams import AsyncAnswerStream
 from gemlet.serve.registry import Served
 from gemlet.serve.schema import CompletionRequest, One
 from gemlet.serve.shapes import (
+    TextOffsets,
     about,
     finish_of,
     head_of,
@@ -23,6 +25,15 @@ from gemlet.serve.shapes import (
 from gemlet.types import Completion, TokenLogprob
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one prompt was answered with. `done` is None where it was only read."""
+
+    choices: list[dict[str, Any]]
+    usage: tuple[int, int, int]  # tokens of the prompt, of the answers, and from the cache
+    done: Completion | None
+
+
 async def collect(served: Served, request: CompletionRequest) -> dict[str, Any]:
     """All answers to all prompts, computed together."""
     answers = [asyncio.ensure_future(_answer(served, request, prompt)) for prompt in request.prompt]
@@ -31,20 +42,28 @@ async def collect(served: Served, request: CompletionRequest) -> dict[str, Any]:
     finally:
         for answer in answers:
             answer.cancel()
-    choices = [choice for part, _ in parts for choice in part]
-    counts = [count for _, count in parts]
+    choices = [choice for part in parts for choice in part.choices]
     for index, choice in enumerate(choices):
         choice["index"] = index
-    return head_of(served, "text_completion", "cmpl") | {
-        "choices": choices,
-        "usage": usage(*map(sum, zip(*counts, strict=True))),
-    }
+    return (
+        head_of(served, "text_completion", "cmpl")
+        | {
+            "choices": choices,
+            "usage": usage(*map(sum, zip(*(part.usage for part in parts), strict=True))),
+        }
+        | _about([part.done for part in parts])
+    )
 
 
-async def _answer(
-    served: Served, request: CompletionRequest, prompt: One
-) -> tuple[list[dict[str, Any]], tuple[int, int, int]]:
-    """The choices of one prompt, and tokens of the prompt, of the answers, and from the cache."""
+def _about(parts: Sequence[Completion | None]) -> dict[str, Any]:
+    """`about` for several prompts: lines name theirs, and no times are told, which overlap."""
+    if len(parts) == 1 and parts[0] is not None:
+        return about(parts[0])
+    lines = [f"prompt[{i}]: {line}" for i, done in enumerate(parts) if done for line in done.normalisations]
+    return {"normalisations": lines}
+
+
+async def _answer(served: Served, request: CompletionRequest, prompt: One) -> _Part:
     tokenizer = served.model.tokenizer
     if isinstance(prompt, str):  # a long text takes a while: others go on
         ids = await asyncio.to_thread(tokenizer.encode, prompt, bos=True)
@@ -58,15 +77,16 @@ async def _answer(
     # An echo shows the prompt as it was sent: the BOS that text is given is no part of it.
     shown = "" if not request.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
     if options["max_tokens"] == 0:
-        return [_choice(served, shown, before, (), "length", top)], (len(ids), 0, 0)
+        return _Part([_choice(served, shown, before, (), "length", top)], (len(ids), 0, 0), None)
     done = await served.model.agenerate(ids, adapter=served.adapter, **options)
     completions: Sequence[Completion] = done if isinstance(done, list) else [done]
     choices = [
         _choice(served, shown + one.text, before, one.logprobs or (), finish_of(one), top)
         for one in completions
     ]
-    first = completions[0].usage
-    return choices, (len(ids), sum(one.usage.completion_tokens for one in completions), first.cached_tokens)
+    first = completions[0]
+    written = sum(one.usage.completion_tokens for one in completions)
+    return _Part(choices, (first.usage.prompt_tokens, written, first.usage.cached_tokens), first)
 
 
 def _choice(
@@ -101,21 +121,18 @@ async def stream(
     head, tokenizer = head_of(served, "text_completion", "cmpl"), served.model.tokenizer
     counts = request.stream_options is not None and bool(request.stream_options.include_usage)
     (prompt,) = request.prompt
-    offset = 0
     if request.echo:
         shown = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         for index in range(request.n or 1):
             yield head | {
                 "choices": [{"index": index, "text": shown, "logprobs": None, "finish_reason": None}]
             }
-        offset = len(shown)
-    offsets = [offset] * (request.n or 1)
+    offsets = [TextOffsets(tokenizer) for _ in range(request.n or 1)]
     async with aclosing(answer):
         async for event in answer:
             logprobs, token = None, logprob_of(tokenizer, event)
             if request.logprobs is not None and token is not None:
                 logprobs = legacy_logprobs(tokenizer, [token], request.logprobs, offsets[event.index])
-            offsets[event.index] += len(event.text)
             choice = {
                 "index": event.index,
                 "text": event.text,

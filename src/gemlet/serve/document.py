@@ -67,6 +67,8 @@ class TextCompletion(BaseModel):
     model: str
     choices: list[Json] = Field(min_length=1)
     usage: AnswerUsage
+    timings: Json | None = None
+    normalisations: list[str]
 
 
 class ResponseUsage(BaseModel):

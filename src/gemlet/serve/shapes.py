@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import Sequence
@@ -59,8 +60,20 @@ def call_of(call: ToolCall) -> dict[str, Any]:
     }
 
 
-def call_delta(delta: ToolCallDelta) -> dict[str, Any]:
-    """A piece of a streamed call: its first one names it, the others bring its arguments."""
+def call_deltas(deltas: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:
+    """The pieces of streamed calls in one chunk, one for each call: clients join pieces by their place.
+
+    A call's first piece names it, the others bring its arguments.
+    """
+    joined: dict[int, ToolCallDelta] = {}
+    for delta in deltas:
+        before = joined.get(delta.index)
+        together = delta if before is None else replace(before, arguments=before.arguments + delta.arguments)
+        joined[delta.index] = together
+    return [_call_delta(delta) for delta in joined.values()]
+
+
+def _call_delta(delta: ToolCallDelta) -> dict[str, Any]:
     if delta.id is None:
         return {"index": delta.index, "function": {"arguments": delta.arguments}}
     return {"index": delta.index} | call_of(ToolCall(delta.id, delta.name or "", delta.arguments))
@@ -91,20 +104,34 @@ def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob], top: int
     return {"content": content, "refusal": None}
 
 
+class TextOffsets:
+    """Where the tokens of one text begin, in characters; tokens that share one begin where it does."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._end = 0
+
+    def of_next(self, token_id: int) -> int:
+        """Where the next token begins."""
+        begin = self._end
+        self._end += len(self._decoder.decode(self._tokenizer.piece(token_id)))
+        return begin
+
+
 def legacy_logprobs(
-    tokenizer: Tokenizer, tokens: Sequence[TokenLogprob | int], top: int, offset: int = 0
+    tokenizer: Tokenizer,
+    tokens: Sequence[TokenLogprob | int],
+    top: int,
+    offsets: TextOffsets | None = None,
 ) -> dict[str, Any]:
     """The shape of completions; a bare id is a token without a log-probability, as a prompt's first.
 
-    A token that is no whole text is written as its bytes, so that two of them never have one key.
+    A token that is no whole text is written as its bytes, so that two of them never have one key. `offsets`
+    knows the tokens before these; None: there are none.
     """
-    names: list[str] = []
-    offsets: list[int] = []
-    for token in tokens:
-        piece = tokenizer.piece(token if isinstance(token, int) else token.token_id)
-        offsets.append(offset)
-        names.append(_name(piece))
-        offset += len(piece.decode("utf-8", errors="replace"))
+    offsets = offsets or TextOffsets(tokenizer)
+    ids = [token if isinstance(token, int) else token.token_id for token in tokens]
     alternatives = [
         None
         if isinstance(token, int)
@@ -112,10 +139,10 @@ def legacy_logprobs(
         for token in tokens
     ]
     return {
-        "tokens": names,
+        "tokens": [_name(tokenizer.piece(token_id)) for token_id in ids],
         "token_logprobs": [None if isinstance(token, int) else token.logprob for token in tokens],
         "top_logprobs": alternatives,
-        "text_offset": offsets,
+        "text_offset": [offsets.of_next(token_id) for token_id in ids],
     }
 
 

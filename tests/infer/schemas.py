@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import uuid
 from decimal import Decimal, localcontext
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ for name, check in {
     "duration": _DURATION.fullmatch,
     "hostname": re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*").fullmatch,
     "uri": lambda text: bool(urlsplit(text).scheme),
+    **{f"uuid{n}": lambda text, n=n: uuid.UUID(text).version == n for n in (1, 3, 4, 5, 6, 7, 8)},
 }.items():
     CHECKER.checks(name, ValueError)(lambda v, check=check: not isinstance(v, str) or bool(check(v)))
 

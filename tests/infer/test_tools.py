@@ -49,6 +49,14 @@ def test_what_is_required_is_called() -> None:
         assert (call.name, call.arguments) == ("ping", "{}")
 
 
+@pytest.mark.parametrize("parameters", [{}, {"parameters": None}, {"parameters": {}}])
+def test_a_function_without_parameters_is_called_without_arguments(parameters: dict) -> None:
+    tools = [{"type": "function", "function": {"name": "now", **parameters}}]
+    with fake_model() as model:
+        for done in model.chat(ASKED, tools=tools, tool_choice="required", n=4, seed=3):
+            assert {call.arguments for call in done.tool_calls} == {"{}"}
+
+
 def test_one_call_where_several_are_not_wanted() -> None:
     with fake_model() as model:
         asked = {"tools": TOOLS, "tool_choice": "required", "n": 8, "seed": 3}

@@ -50,6 +50,7 @@ _VALUES = frozenset(
 )
 _NOTES = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
+    | {"discriminator"}  # which alternative a value is: oneOf holds it to one all the same
 )
 KEYWORDS = _LISTS | _SINGLE | _NAMED | _COUNTS | _VALUES | _NOTES | {"items"}
 """Keywords of JSON Schema that are enforced, or that only tell a reader something."""
@@ -63,11 +64,19 @@ _DATE = (
 _HOUR = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _TIME = rf"{_HOUR}:[0-5][0-9](?:\.[0-9]{{1,6}})?(?:Z|[+-]{_HOUR})"
 
-EXACT = {"date": _DATE, "time": _TIME, "date-time": f"{_DATE}T{_TIME}"}
+_UUIDS = {
+    f"uuid{version}": f"[0-9a-f]{{8}}-[0-9a-f]{{4}}-{version}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}"
+    for version in (1, 3, 4, 5, 6, 7, 8)
+}
+
+EXACT = {"date": _DATE, "time": _TIME, "date-time": f"{_DATE}T{_TIME}", **_UUIDS}
 """Formats that are spelled out as patterns: only dates that exist, no leap seconds, upper-case T and Z."""
 
 FORMATS = frozenset({"duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", *EXACT})
 """Formats that are enforced."""
+
+FREE = frozenset({"binary", "password", "path"})
+"""Formats that say what a text is for, and that every text has."""
 
 
 def schema_text(schema: object, parameter: str = "response_format", *, within: bool = False) -> str:
@@ -199,10 +208,12 @@ class _Walk:
         if "format" not in schema:
             return
         name = schema["format"]
-        if name not in FORMATS:
+        if not isinstance(name, str) or name not in FORMATS | FREE:
             problem = f"the format {name!r:.80} cannot be enforced"
-            hint = f"formats are {', '.join(sorted(FORMATS))}"
+            hint = f"leave it out, or use one of {', '.join(sorted(FORMATS | FREE))}"
             raise _RefusedError(where, "format", problem, hint)
+        if name in FREE:
+            del schema["format"]
         if name in EXACT:
             del schema["format"]
             schema.setdefault("allOf", []).append({"pattern": f"^{EXACT[name]}$"})

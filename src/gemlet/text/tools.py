@@ -203,8 +203,8 @@ def _read_tool(where: str, given: Any) -> Tool:
 
 
 def _read_parameters(where: str, given: Any) -> Mapping[str, Any]:
-    """A copy, so that the caller's later changes do not reach it."""
-    if given is None:
+    """A copy, so that the caller's later changes do not reach it. None given, or empty, is no parameters."""
+    if given is None or given == {}:
         return {"type": "object", "properties": {}}
     if not isinstance(given, Mapping):
         raise InvalidRequestError(f"{where}: must be a JSON schema, not {type(given).__name__}")

@@ -79,3 +79,11 @@ def slow() -> Iterator[Server]:
     """Every step takes a while."""
     with fake_model(fake_decoder(delay=0.1)) as model, serving(model) as running:
         yield running
+
+
+def until(true: Callable[[], bool]) -> None:
+    """A line is logged when its answer has been sent."""
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import openai
@@ -9,7 +10,7 @@ import pytest
 
 from gemlet.serve.guard import Rules
 from tests.infer.fake_model import fake_model
-from tests.serve.conftest import serving
+from tests.serve.conftest import serving, until
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,42 @@ def test_another_sites_name_is_refused(guarded):
     with guarded.http(authorization="Bearer first", host="attacker.example") as http:
         assert http.get("/v1/models").status_code == 421
         assert http.post("/v1/responses", json={}).status_code == 421
+
+
+def test_head_is_get_without_a_body(server):
+    with server.http() as http:
+        for path in ("/", "/health", "/ready", "/metrics", "/v1/models", "/js/"):
+            asked, got = http.head(path), http.get(path)
+            assert (asked.status_code, asked.content) == (got.status_code, b""), path
+            assert asked.headers["content-type"] == got.headers["content-type"]
+        assert http.head("/tokenize").status_code == 405
+
+
+def test_a_compressed_body_is_refused_for_what_it_is(server):
+    with server.http() as http:
+        answer = http.post(
+            "/tokenize",
+            content=gzip.compress(b'{"content": "wide"}'),
+            headers={"content-type": "application/json", "content-encoding": "gzip"},
+        )
+        assert answer.status_code == 415 and answer.json()["error"]["code"] == "unsupported_encoding"
+        assert "Content-Encoding: gzip" in answer.json()["error"]["message"]
+        plain = http.post("/tokenize", json={"content": "wide"}, headers={"content-encoding": "identity"})
+        assert plain.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/nowhere"])
+def test_an_answer_and_its_log_line_have_the_same_id(server, path):
+    with server.http() as http:
+        drawn = {http.get(path).headers["x-request-id"] for _ in range(2)}
+        assert len(drawn) == 2
+        assert http.get(path, headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
+        odd = http.get(path, headers={"X-Request-Id": "a b\t{}"}).headers["x-request-id"]
+    assert odd.startswith("req_")
+    wanted = {*drawn, "mine-1", odd}
+    until(lambda: wanted <= {json.loads(line).get("id") for line in server.log})
+
+
+def test_refusals_of_the_guard_have_an_id_too():
+    with fake_model() as model, serving(model, Rules(keys=["key"])) as running, running.http() as http:
+        assert http.get("/v1/models").headers["x-request-id"].startswith("req_")

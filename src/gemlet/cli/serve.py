@@ -180,7 +180,8 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         hint = "another program listens there: choose another --port, or 0 for any that is free"
         taken = error.errno == errno.EADDRINUSE
-        problem = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        reason = (error.strerror or str(error)).partition(" (while ")[0]  # the address is said already
+        problem = f"cannot listen on {host}:{port}: {reason}"
         raise ConfigError(problem, hint=hint if taken else None) from error
 
 

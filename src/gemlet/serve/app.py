@@ -33,7 +33,7 @@ from gemlet.serve.document import (
     answers,
     errors,
 )
-from gemlet.serve.errors import ApiError, as_api_error
+from gemlet.serve.errors import ApiError, as_api_error, place_named
 from gemlet.serve.events import ClientGone, EventStream, NamedEventStream, while_connected
 from gemlet.serve.guard import Guard, Rules
 from gemlet.serve.handle import Handle
@@ -263,9 +263,9 @@ def _as_api_error(error: RequestValidationError) -> ApiError:
             "the body must be a JSON object, sent with Content-Type: application/json",
             code="invalid_json",
         )
-    param = ".".join(place) or None
+    param = ".".join(place) or place_named(message)
     code = "unsupported_parameter" if first["type"] == REFUSAL else "invalid_value"
-    return ApiError(400, f"{param}: {message}" if param else message, param=param, code=code)
+    return ApiError(400, f"{param}: {message}" if place else message, param=param, code=code)
 
 
 BRANCH = re.compile(r"str|int|float|bool|dict|list|.*\[.*", re.DOTALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from gemlet.errors import (
     QueueFullError,
     UnsupportedParameterError,
 )
+from gemlet.serve.schema import ChatRequest, CompletionRequest
 
 OLLAMA = "/api/"
 """Where paths of the Ollama API begin. Its errors are a text."""
@@ -61,6 +63,16 @@ class ApiError(Exception):
         return {"error": error | {"message": message, "param": param}}
 
 
+_PLACE = re.compile(r"([a-z_]+)(?:\[\d+\]|\.[A-Za-z_]\w*)*")
+_FIELDS = ChatRequest.model_fields.keys() | CompletionRequest.model_fields.keys()
+
+
+def place_named(message: str) -> str | None:
+    """The place in a request's body that a message begins with, such as `messages[1].role`."""
+    found = _PLACE.match(message)
+    return found[0] if found and found[1] in _FIELDS else None
+
+
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of an error. Of a defect it learns that there is one, not where."""
     if isinstance(error, ApiError):
@@ -78,5 +90,5 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ModelNotFoundError):
         return ApiError(404, message, param="model", code="model_not_found")
     if isinstance(error, InvalidRequestError):
-        return ApiError(400, message)
+        return ApiError(400, message, param=place_named(message), code="invalid_value")
     return ApiError(error.http_status, message, type="server_error")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from traceback import extract_tb
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +28,12 @@ MAX_BODY = 8 << 20
 
 OTHER = "other"
 """Counted as the route of what no route answers, and of what is refused before one is looked for."""
+
+
+REQUEST_ID = "x-request-id"
+"""The header that an answer and its log line share. The client's own is kept."""
+
+_OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class BodyTooLarge(Exception):
@@ -70,6 +78,9 @@ class Guard:
             return
         began, status, read = time.perf_counter(), 0, 0
         current: Current | None = None
+        request_id = _request_id(scope)
+        # The web server sends no body to HEAD.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -77,6 +88,7 @@ class Guard:
                 return  # what the application makes of a body that was cut off
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         async def receiving() -> Message:
@@ -90,7 +102,7 @@ class Guard:
         try:
             self._check(scope)
             with self.running.request() as current, suppress(BodyTooLarge):
-                await self._app(scope, receiving, sending)
+                await self._app(asked, receiving, sending)
             if read > self._rules.max_body and status == 0:
                 read = 0
                 raise self._too_large()
@@ -104,7 +116,7 @@ class Guard:
             self._log(json.dumps({"error": type(error).__name__, "where": where[-3:]}))
         finally:
             outcome = None if current is None else current.outcome
-            self._answered(getattr(scope.get("route"), "path", OTHER), outcome or status)
+            self._answered(getattr(asked.get("route"), "path", OTHER), outcome or status)
             line = {
                 "time": round(time.time(), 3),
                 "method": scope["method"],
@@ -112,6 +124,7 @@ class Guard:
                 "status": status,
                 "seconds": round(time.perf_counter() - began, 4),
                 "bytes": read,
+                "id": request_id,
             }
             self._log(json.dumps(line if outcome is None else line | {"outcome": outcome}))
 
@@ -123,6 +136,10 @@ class Guard:
             raise ApiError(
                 421, f"this server is not called {name!r}; --allowed-host names others", code="host"
             )
+        encoding = headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            message = f"a body with Content-Encoding: {encoding:.40} is not read; send it as it is"
+            raise ApiError(415, message, code="unsupported_encoding")
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._rules.max_body:
             raise self._too_large()
@@ -140,3 +157,8 @@ class Guard:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self._rules.max_body} bytes", code="body_too_large")
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    return given if _OWN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"

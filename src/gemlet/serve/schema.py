@@ -41,7 +41,7 @@ class Strict(BaseModel):
     def _say_why(cls, value: Any, info: ValidationInfo) -> Any:
         """What is refused is refused for the reason that its description gives."""
         said = cls.model_fields[str(info.field_name)].description or ""
-        if said.startswith(REFUSED) and value not in (None, ""):
+        if said.startswith(REFUSED) and value is not None:
             raise _refusal(said.removeprefix(REFUSED))
         return value
 

@@ -317,7 +317,9 @@ def test_stop_strings_of_the_frame_end_an_answer(monkeypatch):
         whole = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True)
         framed, stop = answering.render_base(asked, base.tokenizer), whole.text[20:23]
         monkeypatch.setattr(answering, "render_base", lambda *_, **__: replace(framed, stop=(stop,)))
-        done = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True, stop="never said")
+        goes_on = base.chat(asked, seed=1, max_tokens=30, ignore_eos=True)
+        assert (goes_on.text, goes_on.finish_reason) == (whole.text, "length")
+        done = base.chat(asked, seed=1, max_tokens=30, stop="never said")
         assert done.text == whole.text[: whole.text.index(stop)] and done.stop_reason == stop
 
 

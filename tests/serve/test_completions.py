@@ -1,4 +1,4 @@
-"""Text completions: where their tokens begin, and what is said about their prompts."""
+"""Texts and their tokens: where these begin, and what is said and shown of prompts."""
 
 from __future__ import annotations
 
@@ -77,3 +77,18 @@ def test_a_stream_tells_the_same_places(server: Server, stop: list[str]) -> None
     for name, values in whole["logprobs"].items():
         assert [value for piece in pieces if piece["logprobs"] for value in piece["logprobs"][name]] == values
     assert len(set(whole["logprobs"]["text_offset"])) > 2
+
+
+def test_a_rendered_conversation_is_shown_with_its_turns(server: Server) -> None:
+    """And without the BOS, which a text that is sent on is given."""
+    messages = [{"role": "user", "content": "wide"}, {"role": "assistant", "content": "area"}]
+    tokenizer, ids = server.model.tokenizer, server.model.render([*messages, messages[0]])
+    answer = server.http().post("/apply-template", json={"messages": [*messages, messages[0]]}).json()
+    assert answer["tokens"] == ids and ids.count(tokenizer.bos_id) == 1
+    controls = [token for token in ids[1:] if tokenizer.is_control(token)]
+    assert len(controls) == 7 and len(set(controls)) == 2
+    begin, end = (tokenizer.shown([token]) for token in sorted(set(controls)))
+    assert answer["prompt"] == (
+        f"{begin}user\nwide{end}\n{begin}model\narea{end}\n{begin}user\nwide{end}\n{begin}model\n"
+    )
+    assert begin and end and tokenizer.shown([*BYTES, WORD]) == f"😀{TEXT}"

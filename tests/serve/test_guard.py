@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+from urllib.parse import urlparse
 
 import openai
 import pytest
@@ -52,6 +54,14 @@ def test_another_sites_name_is_refused(guarded):
     with guarded.http(authorization="Bearer first", host="attacker.example") as http:
         assert http.get("/v1/models").status_code == 421
         assert http.post("/v1/responses", json={}).status_code == 421
+
+
+def test_who_names_no_server_is_no_browser(server):
+    """Checks of a server's health in HTTP/1.0 have no Host."""
+    where = urlparse(server.url)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as raw:
+        raw.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert b" 200 " in raw.recv(4096).split(b"\r\n")[0]
 
 
 def test_head_is_get_without_a_body(server):

@@ -30,7 +30,7 @@ def test_names_that_are_served_hosted_and_neither() -> None:
         assert registry.find("two").model is two
         for hosted in ("gpt-4o", "o3", "o3-mini", "claude-x", "text-embedding-3-small", None):
             assert registry.find(hosted).model is one
-        for other in ("o30", "three", "", "my-gpt-4"):
+        for other in ("o30", "three", "", "my-gpt-4", "x" * 5000):
             with pytest.raises(ApiError, match="served: one, two"):
                 registry.find(other)
     with pytest.raises(InvalidRequestError):

@@ -66,7 +66,7 @@ def prepare(
     adapter: LoadedAdapter | None = None,
     constraint: Constraint | None = None,
 ) -> Prepared:
-    """The request for an answer to `ids`. `stop`: strings that end it besides those of the options.
+    """The request for an answer to `ids`. `stop`: strings that end it as the model's stop ids do.
 
     Raises InvalidRequestError, UnsupportedParameterError for an unknown name, ContextLengthError.
     """
@@ -95,7 +95,8 @@ def prepare(
         cache=options.cache,
         draft=options.draft,
     )
-    return Prepared(request, tuple(dict.fromkeys((*strings, *stop))), normalisations, options.tools)
+    ends = strings if options.ignore_eos else (*strings, *stop)
+    return Prepared(request, tuple(dict.fromkeys(ends)), normalisations, options.tools)
 
 
 def shape_of_answer(options: Options) -> Shape | None:

@@ -173,7 +173,8 @@ def _add_reading(app: FastAPI, registry: Registry) -> None:
     def apply_template(body: TemplateRequest) -> Any:
         model = registry.find(body.model).model
         ids = model.render(body.messages, tools=body.tools)
-        return {"prompt": model.detokenize(ids), "tokens": ids}
+        # Without the BOS: who sends the text on has one put before it.
+        return {"prompt": model.tokenizer.shown(ids[1:]), "tokens": ids}
 
 
 def _add_models(app: FastAPI, registry: Registry) -> None:
@@ -183,11 +184,7 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
 
     @app.get("/v1/models/{name:path}", responses=answers(ModelObject))
     async def model(name: str) -> Any:
-        known = {served.name: served for served in registry.all()}
-        if name not in known:
-            message = f"there is no model {name!r}; served: {', '.join(known)}"
-            raise ApiError(404, message, param="model", code="model_not_found")
-        return known[name].describe()
+        return registry.named(name).describe()
 
 
 class PageFiles(StaticFiles):

@@ -132,7 +132,8 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "").rsplit(":", 1)
         name = host[0] if len(host) == 2 and host[1].isdigit() else ":".join(host)
-        if "*" not in self._rules.hosts and name.lower() not in self._rules.hosts:
+        # No browser leaves the name out, and whoever checks a server's health in HTTP/1.0 may.
+        if name and "*" not in self._rules.hosts and name.lower() not in self._rules.hosts:
             raise ApiError(
                 421, f"this server is not called {name!r}; --allowed-host names others", code="host"
             )

@@ -88,13 +88,18 @@ class Registry:
 
         Its model is not closed before the request that is being answered has ended.
         """
-        known = self._served.get(name) if name is not None else None
-        if name is None or (known is None and HOSTED.fullmatch(name)):
-            known = next(iter(self._served.values()))
-        if known is not None:
-            known.handle.hold()
-            return known
-        message = f"there is no model {name!r}; served: {', '.join(self._served)}"
+        if name is None or (name not in self._served and HOSTED.fullmatch(name)):
+            found = next(iter(self._served.values()))
+        else:
+            found = self.named(name)
+        found.handle.hold()
+        return found
+
+    def named(self, name: str) -> Served:
+        """By its own name only. ApiError 404 for any other."""
+        if name in self._served:
+            return self._served[name]
+        message = f"there is no model {name!r:.80}; served: {', '.join(self._served)}"
         raise ApiError(404, message, param="model", code="model_not_found")
 
     async def open(self, name: str | None) -> Served:

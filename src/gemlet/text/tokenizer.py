@@ -108,6 +108,16 @@ class Tokenizer:
         """The text of token ids. Control tokens have none; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.piece, ids)).decode(errors="replace")
 
+    def shown(self, ids: Iterable[int]) -> str:
+        """`decode` for people to read: control tokens by their names, as texts that hold them look too."""
+        pieces = (
+            str(self._processor.id_to_piece(token_id)).encode()
+            if self.is_control(token_id)
+            else self.piece(token_id)
+            for token_id in ids
+        )
+        return b"".join(pieces).decode(errors="replace")
+
     def piece(self, token_id: int) -> bytes:
         """The exact bytes a token stands for, b"" for a control token. Raises InvalidRequestError."""
         token_id = operator.index(token_id)

@@ -182,6 +182,18 @@ def test_other_errors_have_their_status(server: Server) -> None:
         assert http.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("base", ["", "/v1/v1", "/v1/"])
+def test_a_wrong_base_url_is_told_apart(server: Server, base: str) -> None:
+    """httpx joins a base URL that ends in a slash to a path that begins with one."""
+    with server.http() as http:
+        for route in ("chat/completions", "completions", "responses", "embeddings"):
+            answer = http.post(f"{base}/{route}", json={})
+            assert answer.status_code == 404
+            message = answer.json()["error"]["message"]
+            assert f"/v1/{route} here" in message and "base URL" in message
+        assert "base URL" not in http.post("/v1/audio/speech", json={}).json()["error"]["message"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_frees_its_request(slow: Server, stream: bool) -> None:
     body = {"model": "gpt-4o", "messages": MESSAGES, "ignore_eos": True, "max_tokens": 200, "stream": stream}

@@ -223,7 +223,10 @@ def _add_error_handlers(app: FastAPI) -> None:
         return answer(request, _as_api_error(error))
 
     async def by_status(request: Request, error: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path}: {error.detail}"
+        path = request.url.path
+        message = f"{request.method} {path}: {error.detail}"
+        if error.status_code == 404 and (meant := _route_meant(path)):
+            message += f"; it is {meant} here, so the base URL must end in /v1, once"
         return answer(request, ApiError(error.status_code, message, headers=error.headers))
 
     async def gone(request: Request, error: ClientGone) -> Response:
@@ -239,6 +242,15 @@ def _add_error_handlers(app: FastAPI) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+
+
+V1 = ("chat/completions", "completions", "responses", "embeddings", "models")
+
+
+def _route_meant(path: str) -> str | None:
+    """The route that a path without /v1, or with more of it, was meant for."""
+    rest = re.fullmatch(r"/(?:v1/+)*(.*?)/*", path)
+    return f"/v1/{rest[1]}" if rest and rest[1] in V1 else None
 
 
 def _as_api_error(error: RequestValidationError) -> ApiError:

@@ -217,11 +217,14 @@ def test_words_of_a_prompt_are_not_in_the_log(server: Server) -> None:
     assert not any(secret in line for line in server.log)
 
 
-@pytest.mark.parametrize("prompt", [[], [[]], [["x"]], 5, {}, [1, "x"], None])
+@pytest.mark.parametrize("prompt", [[], [[]], [["x"]], 5, {}, [1, "x"], [True], [[1], None], None])
 @pytest.mark.parametrize(("route", "field"), [("/v1/completions", "prompt"), ("/v1/embeddings", "input")])
 def test_prompts_that_are_none(server: Server, route: str, field: str, prompt: object) -> None:
     answer = server.http().post(route, json={"model": "gpt-4o", field: prompt})
-    assert answer.status_code == 400 and answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    if prompt not in ([], [[]]):
+        assert error["param"] == field and ("token ids" in error["message"]), error
 
 
 def test_a_body_that_is_not_said_to_be_json(server: Server) -> None:

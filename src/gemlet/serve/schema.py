@@ -195,7 +195,12 @@ One = str | list[int]
 def _each(value: Any) -> Any:
     """A text, or token ids, is a list of one."""
     alone = isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int))
-    return [value] if alone else value
+    each = [value] if alone else value
+    if not isinstance(each, list) or not all(isinstance(one, (str, list)) for one in each):
+        raise ValueError("must be text, token ids, or a list of either")
+    if not all(type(token) is int for one in each if isinstance(one, list) for token in one):
+        raise ValueError("token ids must be whole numbers")  # a union would say that they are no text
+    return each
 
 
 Prompts = Annotated[

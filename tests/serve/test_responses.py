@@ -300,6 +300,7 @@ def test_the_answer_keeps_to_a_schema(server: Server) -> None:
     [
         ({"input": []}, "input"),
         ({"input": None}, "input"),
+        ({"input": [{"role": "user", "content": 7}]}, "input.0.content"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
         ({"input": [{"type": "reasoning", "id": "x", "summary": []}]}, "input.0"),
@@ -318,19 +319,32 @@ def test_the_answer_keeps_to_a_schema(server: Server) -> None:
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
-        ({"top_logprobs": 2}, None),
+        ({"top_logprobs": 2}, "top_logprobs"),
         ({"colour": "red"}, "colour"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_cannot_be_done_is_refused_by_name(
-    server: Server, bad: dict[str, Any], param: str | None, stream: bool
+    server: Server, bad: dict[str, Any], param: str, stream: bool
 ) -> None:
     body = {"model": "gpt-4o", "input": TEXT, "stream": stream} | bad
     answer = server.http().post("/v1/responses", json=body)
     error = answer.json()["error"]
     assert answer.status_code == 400 and error["type"] == "invalid_request_error" and error["message"]
     assert error["param"] == param
+
+
+def test_what_input_may_be_is_said(server: Server) -> None:
+    def refusal(item: Any) -> str:
+        body = {"model": "gpt-4o", "input": [item]}
+        message: str = server.http().post("/v1/responses", json=body).json()["error"]["message"]
+        return message
+
+    assert "must be text, or a list of parts" in refusal({"role": "user", "content": 7})
+    for item in ({"type": "reasoning"}, {"type": "nothing"}, {}, 5):
+        assert "its type must be one of message, function_call, function_call_output" in refusal(item)
+    image = refusal({"role": "user", "content": [{"type": "input_image"}]})
+    assert "not supported: its type must be one of input_text" in image
 
 
 def test_other_errors_have_their_status(server: Server) -> None:

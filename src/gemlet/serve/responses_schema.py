@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from gemlet.serve.schema import (
     MAX_TOP_LOGPROBS,
     NO_EFFECT,
+    REFUSAL,
     REFUSED,
     Generation,
     Off,
@@ -63,19 +64,34 @@ def _kind(value: Any) -> Any:
     return getattr(value, "type", None)
 
 
+def _by_kind(*kinds: str) -> Discriminator:
+    """Tells apart what has these types, and says them where it has none of them."""
+    return Discriminator(
+        _kind,
+        custom_error_type=REFUSAL,
+        custom_error_message=f"not supported: its type must be one of {', '.join(kinds)}",
+    )
+
+
+def _list_of(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be text, or a list of {what}")
+    return value
+
+
 def _parts(value: Any) -> Any:
-    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else _list_of(value, "parts")
 
 
 def _items(value: Any) -> Any:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+    return [{"role": "user", "content": value}] if isinstance(value, str) else _list_of(value, "items")
 
 
 Part = Annotated[
     Annotated[InputText, Tag("input_text")]
     | Annotated[OutputText, Tag("output_text")]
     | Annotated[Refusal, Tag("refusal")],
-    Discriminator(_kind),
+    _by_kind("input_text", "output_text", "refusal"),
 ]
 Parts = Annotated[list[Part], BeforeValidator(_parts, str | list[Part])]
 
@@ -123,7 +139,7 @@ Item = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[CallItem, Tag("function_call")]
     | Annotated[ResultItem, Tag("function_call_output")],
-    Discriminator(_kind),
+    _by_kind("message", "function_call", "function_call_output"),
 ]
 Items = Annotated[list[Item], Field(min_length=1), BeforeValidator(_items, str | list[Item])]
 

@@ -28,6 +28,7 @@ def test_a_key_is_needed(guarded):
         with guarded.http(authorization=f"Bearer {key}") as http:
             answer = http.get("/v1/models")
         assert answer.status_code == 401 and answer.json()["error"]["type"] == "authentication_error"
+        assert answer.headers["www-authenticate"] == "Bearer"
     with pytest.raises(openai.AuthenticationError):
         guarded.client("wrong").models.list()
     with guarded.http() as http:

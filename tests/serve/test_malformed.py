@@ -221,6 +221,19 @@ def test_what_is_hard_to_keep(http: httpx.Client, hard: dict[str, Any], stream: 
         check(answer, "/v1/")
 
 
+def test_what_input_may_be_is_said(server: Server) -> None:
+    def refusal(item: Any) -> str:
+        body = {"model": "gpt-4o", "input": [item]}
+        message: str = server.http().post("/v1/responses", json=body).json()["error"]["message"]
+        return message
+
+    assert "must be text, or a list of parts" in refusal({"role": "user", "content": 7})
+    for item in ({"type": "reasoning"}, {"type": "nothing"}, {}, 5):
+        assert "its type must be one of message, function_call, function_call_output" in refusal(item)
+    image = refusal({"role": "user", "content": [{"type": "input_image"}]})
+    assert "not supported: its type must be one of input_text" in image
+
+
 @pytest.mark.parametrize("path", [*GOOD, *READ_ONLY])
 def test_methods_that_are_none(http: httpx.Client, path: str) -> None:
     for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"):

@@ -154,8 +154,8 @@ class Guard:
         matches = [hmac.compare_digest(key, known.encode()) for known in self._rules.keys]
         if not any(matches):
             message = "a key is needed: Authorization: Bearer KEY" if not key else "the key is not known"
-            headers = {"WWW-Authenticate": "Bearer"}
-            raise ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=headers)
+            wanted = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=wanted)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self._rules.max_body} bytes", code="body_too_large")

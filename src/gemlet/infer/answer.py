@@ -82,8 +82,7 @@ class Answer:
         self._submitted = time.perf_counter()
         self._started: Started | None = None
         self._choices = [
-            _Choice(TextStream(tokenizer, prepared.stop), _call_reader(prepared, index))
-            for index in range(prepared.request.n)
+            _Choice(TextStream(tokenizer, prepared.stop), calls) for calls in _call_readers(prepared)
         ]
 
     @property
@@ -189,15 +188,18 @@ class Answer:
         )
 
 
-def _call_reader(prepared: Prepared, index: int) -> CallReader | None:
-    """The reader of a choice's calls, whose ids repeat when the same request is made again."""
+def _call_readers(prepared: Prepared) -> list[CallReader | None]:
+    """A reader of calls for each choice; the calls' ids repeat when the same request is made again."""
     use, request = prepared.tools, prepared.request
     if use is None:
-        return None
-    prompt = sha256(repr((request.ids, request.seed, index)).encode()).hexdigest()
+        return [None] * request.n
+    asked = sha256(repr((request.ids, request.seed)).encode()).hexdigest()
     names = [tool.name for tool in use.tools if use.choice.name in (None, tool.name)]
     constrained = request.constraint is not None
-    return CallReader(names, constrained=constrained, parallel=use.parallel, seed=prompt)
+    return [
+        CallReader(names, constrained=constrained, parallel=use.parallel, seed=f"{asked} {index}")
+        for index in range(request.n)
+    ]
 
 
 def token_logprob(

@@ -11,12 +11,26 @@ static void head_project(const HeadSketch& s, const double* x, double* y, int be
   }
 }
 
-// Upper bounds of the logits of panels [begin, end); `best` becomes the `count` rows of the largest estimates among those it has seen.
-static void head_scan(const HeadSketch& s, const HeadQuery& q, int begin, int end, float* bounds, int count, std::vector<Candidate>& best) {
+// x where the bit of a lane is set, elsewhere -inf.
+[[gnu::always_inline]] inline f32x16 only(uint32_t bits, f32x16 x) {
+  alignas(64) static constexpr int32_t lanes[kPanel] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+  const i32x16 lane = load<i32x16>(lanes);
+  return select((splat(static_cast<int32_t>(bits)) & lane) == lane, x, splat(-INFINITY));
+}
+
+// Upper bounds of the logits of panels [begin, end), -inf where a row is not allowed; `best` becomes the `count` rows of the largest
+// estimates among those it has seen. `allowed`: of each panel, null for all.
+static void head_scan(const HeadSketch& s, const HeadQuery& q, const uint16_t* allowed, int begin, int end, float* bounds, int count, std::vector<Candidate>& best) {
   constexpr int kAhead = 4096;
   const int bytes = s.bytes / 4, nibbles = s.nibbles / 8, pairs = (s.columns - s.bytes - s.nibbles) / 16;
   const uint8_t* p = s.panels + begin * s.panel_bytes();
   for (int panel = begin; panel < end; panel++) {
+    const uint32_t bits = allowed ? allowed[panel] : 0xffff;
+    if (bits == 0) {
+      store(bounds + panel * kPanel, splat(-INFINITY));
+      p += s.panel_bytes();
+      continue;
+    }
     i32x16 high[4]{}, low[4]{};
     const int8_t *x = q.high.data(), *y = q.low.data();
     const auto add = [&](int i, u8x64 codes) {
@@ -43,11 +57,13 @@ static void head_scan(const HeadSketch& s, const HeadQuery& q, int begin, int en
       add(3, (u8x64)((u32x16)c >> 6) & 3);
     }
     const i32x16 sum = ((high[0] + high[1] + high[2] + high[3]) << 8) + (low[0] + low[1] + low[2] + low[3]);
-    const f32x16 estimate = to_float(sum) * splat(q.scale) + splat(q.offset);
-    store(bounds + panel * kPanel, estimate + load<f32x16>(p) * splat(q.reach));
+    f32x16 estimate = to_float(sum) * splat(q.scale) + splat(q.offset), bound = estimate + load<f32x16>(p) * splat(q.reach);
+    if (bits != 0xffff) estimate = only(bits, estimate), bound = only(bits, bound);
+    store(bounds + panel * kPanel, bound);
     p += 64;
     if (static_cast<int>(best.size()) == count && !any_above(estimate, best.front().value)) continue;
     for (int i = 0; i < kPanel && panel * kPanel + i < s.rows; i++) {
+      if (!(bits >> i & 1)) continue;
       const Candidate c{estimate[i], panel * kPanel + i};
       if (static_cast<int>(best.size()) < count) {
         best.push_back(c);

@@ -88,7 +88,7 @@ void Program::run_head(size_t instruction, const Step& step, int thread) {
 
 void Program::choose_whole(const Step& step, int row) {
   const int64_t at = static_cast<int64_t>(row) * step.top;
-  const float* logits = logits_out_ + row * logits_stride_;
+  float* logits = logits_out_ + row * logits_stride_;
   // What is no number wins no comparison: one such logit fills the row, to be seen.
   bool finite = true;
   for (int i = 0; i < spec_.vocabulary; i++) finite &= std::fabs(logits[i]) <= std::numeric_limits<float>::max();
@@ -98,8 +98,17 @@ void Program::choose_whole(const Step& step, int row) {
     std::fill_n(step.top_values + at, step.top, *bad);
     return;
   }
+  const uint16_t* allowed = allowed_of(step, row);
+  if (allowed)
+    for (int i = 0; i < spec_.vocabulary; i++)
+      if (!is_allowed(allowed, i)) logits[i] = -std::numeric_limits<float>::infinity();
   kernels_.top_k(logits, spec_.vocabulary, step.top, step.top_ids + at, step.top_values + at);
+  for (int i = 0; allowed && i < step.top; i++)
+    if (step.top_values[at + i] == -std::numeric_limits<float>::infinity()) step.top_ids[at + i] = -1;
 }
+
+// The bits of a row of logits, null where all tokens are allowed.
+const uint16_t* Program::allowed_of(const Step& step, int row) const { return step.allowed ? step.allowed + static_cast<int64_t>(row) * (logits_stride_ / kPanel) : nullptr; }
 
 // The rows of a task when `count` of them are dealt out from a shared counter.
 template <class Function>
@@ -137,19 +146,21 @@ void Program::sketch_row(const Instruction& in, const Step& step, int row, int t
     if (thread == 0) choose_whole(step, row);
     return;
   }
-  each_task(head_next_[0], panels, grain, [&](int begin, int end) { kernels_.head_scan(head_, own.query, begin, end, bounds_.data(), step.top, own.best); });
+  const uint16_t* allowed = allowed_of(step, row);
+  each_task(head_next_[0], panels, grain, [&](int begin, int end) { kernels_.head_scan(head_, own.query, allowed, begin, end, bounds_.data(), step.top, own.best); });
   pool_.barrier();
   own.seeds.clear();
   for (const HeadScratch& s : head_scratch_) own.seeds.insert(own.seeds.end(), s.best.begin(), s.best.end());
-  std::partial_sort(own.seeds.begin(), own.seeds.begin() + step.top, own.seeds.end(), better);
-  own.seeds.resize(static_cast<size_t>(step.top));
+  const size_t count = std::min(own.seeds.size(), static_cast<size_t>(step.top));  // fewer only where fewer are allowed: then they are all
+  std::partial_sort(own.seeds.begin(), own.seeds.begin() + static_cast<std::ptrdiff_t>(count), own.seeds.end(), better);
+  own.seeds.resize(count);
   for (size_t i = static_cast<size_t>(thread); i < own.seeds.size(); i += static_cast<size_t>(threads)) compute_panel(in, x, logits, own.seeds[i].id / kPanel, own);
   pool_.barrier();
   // The least of `top` logits that are known: nothing smaller can be among the largest.
   float least = std::numeric_limits<float>::infinity();
   for (const Candidate& seed : own.seeds) least = std::min(least, logits[seed.id]);
   own.doubtful = 0;
-  each_task(head_next_[1], panels, grain, [&](int begin, int end) { own.doubtful += kernels_.head_doubts(head_, own.query, bounds_.data(), least, begin, end, own.likely); });
+  if (count == static_cast<size_t>(step.top)) each_task(head_next_[1], panels, grain, [&](int begin, int end) { own.doubtful += kernels_.head_doubts(head_, own.query, bounds_.data(), least, begin, end, own.likely); });
   for (int32_t id : own.likely) compute_panel(in, x, logits, id / kPanel, own);
   pool_.barrier();
   if (thread == 0) choose_computed(step, row);
@@ -163,20 +174,23 @@ void Program::compute_panel(const Instruction& in, const Quantised& x, float* lo
 
 void Program::choose_computed(const Step& step, int row) {
   const float* logits = logits_out_ + row * logits_stride_;
+  const uint16_t* allowed = allowed_of(step, row);
   std::vector<Candidate>& found = head_scratch_[0].seeds;
   found.clear();
   head_counts_.queries++;
   for (HeadScratch& s : head_scratch_) {
     for (int panel : s.panels) {
       panel_done_[static_cast<size_t>(panel)].store(0, std::memory_order_relaxed);
-      for (int i = panel * kPanel; i < std::min(head_.rows, (panel + 1) * kPanel); i++) found.push_back({logits[i], i});
+      for (int i = panel * kPanel; i < std::min(head_.rows, (panel + 1) * kPanel); i++)
+        if (is_allowed(allowed, i)) found.push_back({logits[i], i});
     }
     head_counts_.doubtful += s.doubtful;
     head_counts_.likely += static_cast<int64_t>(s.likely.size());
     head_counts_.panels += static_cast<int64_t>(s.panels.size());
     s.panels.clear();
   }
-  std::partial_sort(found.begin(), found.begin() + step.top, found.end(), better);
+  std::partial_sort(found.begin(), found.begin() + std::min<std::ptrdiff_t>(step.top, static_cast<std::ptrdiff_t>(found.size())), found.end(), better);
+  found.resize(std::max(found.size(), static_cast<size_t>(step.top)), {-std::numeric_limits<float>::infinity(), -1});
   for (int i = 0; i < step.top; i++) {
     step.top_ids[static_cast<int64_t>(row) * step.top + i] = found[static_cast<size_t>(i)].id;
     step.top_values[static_cast<int64_t>(row) * step.top + i] = found[static_cast<size_t>(i)].value;

@@ -127,15 +127,28 @@ struct Ranked {
   std::vector<float> values;
 };
 
-Ranked largest(Program& program, const HeadModel& model, const std::vector<int32_t>& tokens, int top) {
+// `share`: of 256, how many ids are allowed in a row; 0 for one id alone, below 0 for no list at all. Panels without any occur.
+std::vector<uint16_t> allowed_words(const HeadModel& model, int rows, int share) {
+  Random random(static_cast<uint32_t>(share) + 77);
+  const int panels = (model.spec.vocabulary + 15) / 16;
+  std::vector<uint16_t> words(static_cast<size_t>(share < 0 ? 0 : rows * panels));
+  for (int r = 0; r < rows && share == 0; r++) words[static_cast<size_t>(r * panels + 1)] = static_cast<uint16_t>(1 << r % 16);
+  for (uint16_t& word : words)
+    if (share > 0 && random.between(0, 3) > 0)
+      for (int i = 0; i < 16; i++) word = static_cast<uint16_t>(word | (random.between(0, 255) < share) << i);
+  return words;
+}
+
+Ranked largest(Program& program, const HeadModel& model, const std::vector<int32_t>& tokens, int top, int share = -1) {
   KvState state(model.layout);
   const int rows = static_cast<int>(tokens.size());
   std::vector<int32_t> positions, wanted;
   for (int i = 0; i < rows; i++) positions.push_back(i), wanted.push_back(i);
   std::vector<float> logits(static_cast<size_t>(rows * program.logits_stride()));
   Ranked out{std::vector<int32_t>(static_cast<size_t>(rows * std::max(top, 0))), std::vector<float>(static_cast<size_t>(rows * std::max(top, 0)))};
+  const std::vector<uint16_t> allowed = allowed_words(model, rows, share);
   const auto step = [&](int count) {
-    return Step{tokens.data(), positions.data(), rows, {&state}, {rows}, wanted.data(), rows, nullptr, 0, logits.data(), nullptr, {}, count, out.ids.data(), out.values.data()};
+    return Step{tokens.data(), positions.data(), rows, {&state}, {rows}, wanted.data(), rows, nullptr, 0, logits.data(), nullptr, {}, count, out.ids.data(), out.values.data(), allowed.empty() || count == 0 ? nullptr : allowed.data()};
   };
   program.run(step(top));
   state.trim(0);
@@ -149,8 +162,10 @@ Ranked largest(Program& program, const HeadModel& model, const std::vector<int32
     for (int i = 0; i < top && !finite; i++) CHECK(!std::isfinite(out.values[static_cast<size_t>(r * top + i)]));
     if (!finite) continue;
     std::vector<Candidate> all;
-    for (int i = 0; i < model.spec.vocabulary; i++) all.push_back({row[i], i});
+    for (int i = 0; i < model.spec.vocabulary; i++)
+      if (is_allowed(allowed.empty() ? nullptr : allowed.data() + r * ((model.spec.vocabulary + 15) / 16), i)) all.push_back({row[i], i});
     std::sort(all.begin(), all.end(), better);
+    all.resize(std::max(all.size(), static_cast<size_t>(top)), {-kInfinity, -1});
     for (int i = 0; i < top; i++) {
       CHECK_WITH(out.ids[static_cast<size_t>(r * top + i)] == all[static_cast<size_t>(i)].id, program.kernels().name, top, r, i);
       CHECK_WITH(same_bits(&out.values[static_cast<size_t>(r * top + i)], &all[static_cast<size_t>(i)].value, 1), program.kernels().name, top, r, i);
@@ -166,10 +181,14 @@ HeadCounts check_model(const HeadModel& model, const Sketch& sketch, const std::
       Program program(model.spec, model.layout, *kernels, threads);
       for (int top : {1, 5, 40}) largest(program, model, tokens, top);
       CHECK(program.take_head_counts().queries == 0);
+      for (int share : {0, 3, 200}) largest(program, model, tokens, 5, share);
       program.set_head(sketch.view);
       for (int top : {1, 5, 40}) largest(program, model, tokens, top);
       const HeadCounts c = program.take_head_counts();
       CHECK_WITH(c.queries + c.whole == (tokens.size() <= Program::kSketchRows ? 3 * static_cast<int64_t>(tokens.size()) : 0), c.queries, c.whole);
+      for (int share : {0, 3, 200})
+        for (int top : {1, 5}) largest(program, model, tokens, top, share);
+      program.take_head_counts();
       sum.queries += c.queries, sum.whole += c.whole, sum.doubtful += c.doubtful, sum.likely += c.likely, sum.panels += c.panels;
     }
   return sum;

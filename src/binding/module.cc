@@ -143,10 +143,10 @@ BoundAdapter make_adapter(const BoundProgram& self, const std::vector<PartTuple>
   return bound;
 }
 
-// Logits whole in `logits_out`, or with top > 0 the largest in `top_ids` and `top_values`.
+// Logits whole in `logits_out`, or with top > 0 the largest in `top_ids` and `top_values`, among those that `allowed` (empty for all) has bits of.
 void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const std::vector<KvState*>& states, const std::vector<int>& rows, nb::handle logit_rows,
               nb::handle hidden_rows, nb::handle logits_out, nb::handle hidden_out, const std::vector<const BoundAdapter*>& state_adapters, int top, nb::handle top_ids,
-              nb::handle top_values) {
+              nb::handle top_values, nb::handle allowed_bits) {
   const Array id(ids, "i", "ids"), position(positions, "i", "positions"), wanted(logit_rows, "i", "logit rows"), wanted_hidden(hidden_rows, "i", "hidden rows");
   const Array logits(logits_out, "f", "logits", true), states_out(hidden_out, "f", "hidden states", true);
   if (id.count() != position.count()) throw std::invalid_argument("ids and positions differ in number");
@@ -154,6 +154,8 @@ void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const st
   const Array largest(top_ids, "i", "top ids", true), values(top_values, "f", "top values", true);
   largest.need_bytes(wanted.count() * top * 4, "top ids");
   values.need_bytes(wanted.count() * top * 4, "top values");
+  const Array allowed(allowed_bits, "H", "allowed");
+  if (allowed.count() > 0) allowed.need_bytes(wanted.count() * (self.program->logits_stride() / kPanel) * 2, "allowed");
   logits.need_bytes(top > 0 ? 0 : wanted.count() * self.program->logits_stride() * 4, "logits");
   states_out.need_bytes(wanted_hidden.count() * self.program->hidden_stride() * 4, "hidden states");
   for (const KvState* state : states)
@@ -162,7 +164,7 @@ void run_step(BoundProgram& self, nb::handle ids, nb::handle positions, const st
   for (const BoundAdapter* bound : state_adapters) adapters.push_back(bound ? &bound->adapter : nullptr);
   const Step step{id.data<int32_t>(), position.data<int32_t>(), static_cast<int>(id.count()), states, rows, wanted.data<int32_t>(), static_cast<int>(wanted.count()),
                   wanted_hidden.data<int32_t>(), static_cast<int>(wanted_hidden.count()), logits.data<float>(), states_out.data<float>(), adapters,
-                  top, largest.data<int32_t>(), values.data<float>()};
+                  top, largest.data<int32_t>(), values.data<float>(), allowed.count() > 0 ? allowed.data<uint16_t>() : nullptr};
   nb::gil_scoped_release unlocked;
   self.program->run(step);
 }

@@ -162,9 +162,15 @@ class FakeDecoder:
         hidden = [hidden_after(prefixes[row]) for row in batch.hidden]
         states = np.array(hidden, np.float32).reshape(-1, HIDDEN)
         if batch.top:
-            largest = tuple(Largest(*self.top_k(row, batch.top)) for row in logits)
+            allowed = batch.allowed or [None] * len(logits)
+            largest = tuple(map(self.largest, logits, allowed, [batch.top] * len(logits)))
             return StepOutput(np.empty((0, vocab), np.float32), states, largest)
         return StepOutput(np.array(logits, np.float32).reshape(-1, vocab), states)
+
+    def largest(self, row: np.ndarray, bits: np.ndarray | None, top: int) -> Largest:
+        ids, values = self.top_k(row, len(row))
+        held = np.ones(len(row), bool) if bits is None else np.unpackbits(bits, bitorder="little")[ids] != 0
+        return Largest(ids[held][:top], values[held][:top])
 
     def top_k(self, row: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(-row, kind="stable")[:k]

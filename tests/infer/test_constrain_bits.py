@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 
+from gemlet.errors import InvalidRequestError
 from gemlet.infer.allowed import Allowed
 from gemlet.infer.constrain import Constraint, Constraints
 from gemlet.infer.engine import Engine
@@ -19,6 +20,7 @@ from gemlet.infer.sample import choose, choose_allowed
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.sequences import AnswerSequence
 from gemlet.infer.speculate import AdaptiveSpeculator, Drafts
+from gemlet.ops.batch import Batch
 from gemlet.types import Sampling
 from tests.infer.drafters import KnowingSpeculator, random_speculator
 from tests.infer.fake_model import fake_decoder, fake_model, small_tokenizer
@@ -238,25 +240,56 @@ def test_stop_strings_cut_at_the_same_place_with_drafts_and_without() -> None:
     assert {one.stop_reason for one in done[0]} & {"dabd", "cabc"}
 
 
-def test_a_greedy_answer_reads_the_whole_head_only_where_none_of_the_largest_is_allowed() -> None:
+@pytest.mark.parametrize(
+    ("sampling", "top"), [({"temperature": 0.0}, 1), ({"temperature": 1.0, "top_k": 20, "top_p": 0.9}, 20)]
+)
+@pytest.mark.parametrize("draft", [False, True])
+def test_the_largest_logits_of_what_is_allowed_are_enough(sampling: dict, top: int, draft: bool) -> None:
     decoder = fake_decoder()
-    tops: list[int] = []
+    batches: list[Batch] = []
     step = decoder.step
 
     def noting(batch):
-        tops.append(batch.top)
+        batches.append(batch)
         return step(batch)
 
     decoder.step = noting
-    asked = {"regex": "[0-9]{40}", "temperature": 0.0, "draft": False}
-    with fake_model(decoder) as model:
-        done = model.generate("The area", **asked)
-        told = list(tops)
-        tops.clear()
-        whole = model.generate("The area", **asked, logprobs=1)
-    assert done.token_ids == whole.token_ids and set(tops) == {0}
-    first, *later = told  # the prompt's row is for all choices
-    again = later.count(0)
-    assert first == 0 and 0 < again < later.count(16) == len(later) - again
-    # The last token is the end, or what nothing can follow: it is not read.
-    assert len(later) - again == len(done.token_ids) - 1
+    # Of these digits alone there are fewer than 20.
+    asked = {"regex": "([01]{3}[a-z ]{6}){6}", "seed": 5, "draft": draft, **sampling}
+    with fake_model(decoder, speculator=AdaptiveSpeculator()) as model:
+        done = model.generate("The area", n=2, **asked)
+        told = [batch for batch in batches if len(batch.logits)]
+        batches.clear()
+        whole = model.generate("The area", n=2, **asked, logprobs=1)
+    assert [one.token_ids for one in done] == [one.token_ids for one in whole]
+    assert {batch.top for batch in batches if len(batch.logits)} == {0}
+    assert {batch.top for batch in told} == {top}
+    assert all(len(batch.allowed) == len(batch.logits) for batch in told)
+    counts = {int(np.unpackbits(bits).sum()) for batch in told for bits in batch.allowed if bits is not None}
+    assert min(counts) < 20 < max(counts)
+    if draft:
+        assert any(len(batch.logits) > 2 for batch in told)
+
+
+def test_a_grammar_that_fails_ends_its_own_request_only() -> None:
+    """What may follow is asked for before the step, which others share."""
+    with fake_model() as model:
+        free = model.generate("The area", max_tokens=30, seed=1, temperature=0.0)
+        started = model.generate("The area", max_tokens=30, seed=1, temperature=0.0, stream=True)
+        next(started)
+        failing = Matcher.ahead
+        calls: list[int] = []
+
+        def ahead(self: Matcher) -> list[Allowed]:
+            calls.append(1)
+            if len(calls) == 3:
+                raise InvalidRequestError("the grammar is too slow to follow")
+            return failing(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Matcher, "ahead", ahead)
+            with pytest.raises(InvalidRequestError, match="too slow"):
+                model.generate("The area", regex="[0-9]{40}", temperature=0.0)
+        *_, last = started
+    assert len(calls) == 3 and last.completion is not None
+    assert last.completion.token_ids == free.token_ids

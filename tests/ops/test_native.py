@@ -66,6 +66,7 @@ def step(made: Any, **changes: Any) -> None:
         "top": 0,
         "top_ids": np.zeros(0, np.int32),
         "top_values": np.zeros(0, np.float32),
+        "allowed": np.zeros(0, np.uint16),
     }
     assert changes.keys() <= values.keys()
     made.step(*(values | changes).values())

@@ -93,6 +93,44 @@ def test_the_largest_logits_are_those_of_the_whole_head(kind: str, top: int) -> 
     assert counts["queries"] == 2 and counts["whole"] == 0
 
 
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("sketched", [False, True])
+@pytest.mark.parametrize("share", [1, 5, 600, 6002])
+def test_the_largest_are_chosen_among_the_allowed_ids(kind: str, sketched: bool, share: int) -> None:
+    decoder, weights = weights_of(kind)
+    if sketched:
+        decoder.use_sketch(sketch_of(decoder, weights))
+    rng = np.random.default_rng(share)
+    bits = np.zeros(VOCABULARY, np.uint8)
+    bits[rng.choice(VOCABULARY, share, replace=False)] = 1
+    ids = rng.integers(0, VOCABULARY, 20).astype(np.int32)
+    rows = np.array([3, 19], np.int32)
+    positions, none = np.arange(20, dtype=np.int32), np.zeros(0, np.int32)
+    batch = Batch(ids, positions, (decoder.new_state(),), (20,), rows, none)
+    whole = decoder.step(batch).logits
+    for top in (1, 16, 64):
+        allowed = (None, np.packbits(bits, bitorder="little"))
+        asked = replace(batch, states=(decoder.new_state(),), top=top, allowed=allowed)
+        output = decoder.step(asked)
+        for row, largest, may in zip(whole, output.rows, (np.ones(VOCABULARY), bits), strict=True):
+            order = np.argsort(-row, kind="stable")
+            order = order[may[order] == 1][:top]
+            assert np.array_equal(largest.ids, order)  # type: ignore[union-attr]
+            assert np.array_equal(largest.values, row[order])  # type: ignore[union-attr]
+
+
+def test_bits_of_another_vocabulary_are_refused() -> None:
+    decoder, _ = weights_of("Q8_0")
+    batch = replace(Batch.of([(decoder.new_state(), [5])]), top=1)
+    for bits in (np.zeros(10, np.uint8), np.zeros(VOCABULARY, np.uint8), np.zeros(751, np.int8)):
+        with pytest.raises(InvalidRequestError, match="bits"):
+            decoder.step(replace(batch, allowed=(bits,)))
+    with pytest.raises(InvalidRequestError, match="sets of ids"):
+        replace(batch, allowed=(None, None))
+    with pytest.raises(InvalidRequestError, match="sets of ids"):
+        replace(batch, top=0, allowed=(None,))
+
+
 def test_more_than_it_serves_come_from_the_whole_head() -> None:
     decoder, weights = weights_of("Q8_0")
     decoder.use_sketch(sketch_of(decoder, weights))

@@ -43,6 +43,9 @@ struct HeadQuery {
   void prepare(const HeadSketch&, const double* y, double x_length);
 };
 
+// Whether bit row % 16 of the row's panel is set; null: all are.
+inline bool is_allowed(const uint16_t* allowed, int row) { return !allowed || (allowed[row / kPanel] >> (row % kPanel) & 1); }
+
 struct Candidate {
   float value;
   int32_t id;

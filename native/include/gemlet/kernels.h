@@ -36,7 +36,7 @@ struct Kernels {
   // The head's sketch. y = inverse x for panels [begin, end) of 16; the others work on panels of the head's rows.
   void (*head_project)(const HeadSketch&, const double* x, double* y, int begin, int end);
   // Writes upper bounds of the logits; `best` becomes a heap, the worst on top, of the `count` largest estimates that it has met.
-  void (*head_scan)(const HeadSketch&, const HeadQuery&, int begin, int end, float* bounds, int count, std::vector<Candidate>& best);
+  void (*head_scan)(const HeadSketch&, const HeadQuery&, const uint16_t* allowed, int begin, int end, float* bounds, int count, std::vector<Candidate>& best);
   // Appends the rows whose bound stays at `least` or above with their fine codes; returns how many it read those of.
   int64_t (*head_doubts)(const HeadSketch&, const HeadQuery&, const float* bounds, float least, int begin, int end, std::vector<int32_t>& likely);
 };

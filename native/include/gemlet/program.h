@@ -69,6 +69,8 @@ struct Step {
   int top = 0;        // above 0: of each row of logits only so many largest are wanted, and logits_out is not used
   int32_t* top_ids = nullptr;   // [logits][top], descending, ties by id; a logit that is no number fills its row
   float* top_values = nullptr;  // [logits][top]
+  const uint16_t* allowed = nullptr;  // [logits][panels of the vocabulary], bit i for a panel's row i: the largest are chosen among these;
+                                      // null for all. Where fewer are allowed the rest has id -1
 };
 
 class Program {
@@ -156,6 +158,7 @@ class Program {
   void run_head(size_t instruction, const Step&, int thread);
   void sketch_row(const Instruction&, const Step&, int row, int thread);
   void compute_panel(const Instruction&, const Quantised& x, float* logits, int panel, HeadScratch&);
+  const uint16_t* allowed_of(const Step& step, int row) const;
   void choose_whole(const Step&, int row);
   void choose_computed(const Step&, int row);
   void gather_queries(const Instruction&, const Tile&, int kv_head, float* queries) const;

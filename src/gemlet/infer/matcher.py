@@ -181,6 +181,11 @@ class Matcher:
             self._ahead.extend(job.result())
         return self._ahead[0][0]
 
+    def ahead(self) -> list[Allowed]:
+        """The same, and what may come behind each token of the prepared draft, as far as is known."""
+        self.allowed()
+        return [allowed for allowed, _ in self._ahead]
+
     def accept(self, token: int) -> bool:
         """Take an allowed token; whether the answer ends with it, since nothing can follow."""
         _, guess = self._ahead.popleft()

@@ -121,7 +121,6 @@ class Sampler:
         choice: int,
         prompt_ids: Sequence[int],
         ranking: Ranking,
-        constrained: bool = False,
     ) -> None:
         self._sampling = sampling
         self._seed = seed
@@ -132,30 +131,22 @@ class Sampler:
         counts = sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
         self._counts_tokens = counts or sampling.repetition_penalty != 1
         self._changes_row = self._counts_tokens or bool(sampling.logit_bias)
-        self._constrained = constrained
 
     @property
     def reach(self) -> int | None:
-        """How many of the largest logits are enough to choose by, mostly where the answer is constrained;
-        None when any may be needed.
-        """
-        greedy = self._sampling.temperature == 0
-        if self._changes_row or self._sampling.top_k > REACH or (self._constrained and not greedy):
+        """How many of the largest logits are enough to choose by; None when any may be needed."""
+        if self._changes_row or self._sampling.top_k > REACH:
             return None
-        if greedy:
-            return FORBIDDEN if self._constrained else 1
-        return self._sampling.top_k or None
+        return 1 if self._sampling.temperature == 0 else self._sampling.top_k or None
 
-    def choose(self, row: Row | Largest, position: int, allowed: Allowed | None = None) -> int | None:
+    def choose(self, row: Row | Largest, position: int, allowed: Allowed | None = None) -> int:
         """The token at an absolute position. `row`: float32 [vocab], not changed, or its `reach` largest.
 
-        `allowed`: the ids to choose among, after bias and penalties; None for all. None where none of the
-        largest is allowed: the whole row tells.
+        `allowed`: the ids to choose among, after bias and penalties; None for all. The largest of a row have
+        to be the largest of these.
         """
         u = uniform(self._seed, self._choice, position)
         if isinstance(row, Largest):
-            if allowed is not None:
-                return largest_allowed(row, allowed)
             return choose_of_largest(row, self._sampling, u, self._ranking)
         if self._changes_row:
             row = self._changed(row)
@@ -219,15 +210,6 @@ def choose_allowed(row: Row, allowed: Allowed, sampling: Sampling, u: float, ran
             return choose_of_largest(largest, sampling, u, ranking)
     every = allowed.ids
     return int(every[choose(row[every], sampling, u, ranking)])
-
-
-def largest_allowed(largest: Largest, allowed: Allowed) -> int | None:
-    """The likeliest of the allowed ids; None where it is not among the largest of all."""
-    _check_finite(largest.values[0])
-    held = largest.ids[allowed.holds(largest.ids)]
-    if len(held):
-        return int(held[0])
-    return int(allowed.ids[0]) if len(allowed.ids) == 1 else None
 
 
 def choose_of_largest(largest: Largest, sampling: Sampling, u: float, ranking: Ranking) -> int:

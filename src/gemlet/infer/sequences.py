@@ -83,15 +83,29 @@ class AnswerSequence:
             choice=index,
             prompt_ids=request.ids,
             ranking=ranking,
-            constrained=request.constraint is not None,
         )
         self._matcher = None if request.constraint is None else request.constraint.matcher(request.stop_ids)
-        self._whole = self._matcher is not None  # whether the next row has to be: a prompt's, for all choices
+        self._masked = 0  # rows of the step in flight whose logits are only those of allowed ids
+        self._failure: Exception | None = None  # of finding out which these are
 
     def prepare(self, answers: bool) -> None:
-        """Have what the constraint allows worked out while a step runs, if it `answers`."""
+        """Have what the constraint allows worked out in another thread, if the next step `answers`."""
         if answers and self._matcher is not None:
             self._matcher.prepare(self.draft)
+
+    def allowed(self, count: int) -> list[NDArray[np.uint8] | None]:
+        """The bits of the ids that each of the next step's `count` rows of logits is chosen among.
+
+        None for all, and where it cannot be told: such a row behind a draft is not used.
+        """
+        rows: list[NDArray[np.uint8] | None] = []
+        if count and self._matcher is not None:
+            try:
+                rows += [allowed.bits for allowed in self._matcher.ahead()[:count]]
+            except Exception as error:  # this request's alone: the others of the step go on
+                self._failure = error
+        self._masked = len(rows)
+        return rows + [None] * (count - len(rows))
 
     def forced(self, most: int) -> list[int]:
         """Tokens that the constraint leaves no other text for, at most so many; empty without one."""
@@ -123,20 +137,21 @@ class AnswerSequence:
     @property
     def top(self) -> int | None:
         """How many of the largest logits are enough; None when the whole row is needed."""
-        return None if self._whole or self.request.logprobs is not None else self._sampler.reach
+        return None if self.request.logprobs is not None else self._sampler.reach
 
     def verify(self, rows: Iterable[Logits]) -> bool:
         """Answer from the rows of the last token and of the draft, as far as the draft is what is chosen.
 
-        The state is cut back to what was, and where a row tells too little its token is read again. Returns
-        whether the choice goes on.
+        The state is cut back to what was. Returns whether the choice goes on.
         """
         draft, self.draft = self.draft, []
         self._drafted += len(draft)
         going = True
-        for row, guess in zip(rows, [*draft, None], strict=True):
+        for place, (row, guess) in enumerate(zip(rows, [*draft, None], strict=True)):
+            if place and self._matcher is not None and isinstance(row, Largest) and place >= self._masked:
+                break
             going = self.answer(row, guess)
-            if not going or self._whole or self.ids[-1] != guess:
+            if not going or self.ids[-1] != guess:
                 break
         assert self.state is not None
         if self.state.length > (read := len(self.ids) - going):  # the token chosen last is still to be read
@@ -146,14 +161,14 @@ class AnswerSequence:
     def answer(self, row: Logits, guess: int | None = None) -> bool:
         """Choose the next token and emit it; whether the choice goes on. `guess`: what a draft has there.
 
-        Where the row tells too little nothing is chosen, and the whole one is needed.
+        The largest logits of a row are those of allowed ids.
         """
+        if self._failure is not None:
+            raise self._failure
         request, position = self.request, len(self.ids)
         matcher = self._matcher
-        token = self._sampler.choose(row, position, None if matcher is None else matcher.allowed())
-        self._whole = token is None
-        if token is None:
-            return True
+        allowed = None if matcher is None else matcher.allowed()
+        token = self._sampler.choose(row, position, allowed)
         complete = matcher is not None and matcher.accept(token)
         self._accepted += token == guess
         value: float | None = None
@@ -205,6 +220,10 @@ class PromptSequence:
 
     def prepare(self, answers: bool) -> None:
         """Nothing constrains it."""
+
+    def allowed(self, count: int) -> list[NDArray[np.uint8] | None]:
+        """All ids, for each of so many rows."""
+        return [None] * count
 
     def wanted(self, start: int, rows: int) -> tuple[list[int], list[int]]:
         """Positions in [start, start + rows) whose logits, and whose hidden states, are needed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemlet.infer.sequences import Sequence
 from gemlet.ops.batch import Batch
@@ -32,10 +33,20 @@ def batch_of(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int
     tops = [sequence.top or 0 for (sequence, _, _), (needed, _) in zip(spans, wanted, strict=True) if needed]
     top = max(tops) if tops and min(tops) > 0 else 0
     counts = tuple(rows for _, _, rows in spans)
-    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters, top)
+    allowed = _allowed(spans, wanted, bool(top))
+    return Batch(vectors[0], vectors[1], states, counts, vectors[2], vectors[3], adapters, top, allowed)
 
 
-def prepare(spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int], list[int]]]) -> None:
-    """Have what constraints allow worked out beside the step, for the sequences it answers."""
-    for (sequence, _, _), (of_logits, _) in zip(spans, wanted, strict=True):
-        sequence.prepare(bool(of_logits))
+def _allowed(
+    spans: list[tuple[Sequence, int, int]], wanted: list[tuple[list[int], list[int]]], first: bool
+) -> tuple[NDArray[np.uint8] | None, ...]:
+    """The ids that each row of logits is chosen among. Unless that has to be known `first`, it is worked out
+    beside the step: whole rows are handed out, and told apart afterwards.
+    """
+    counts = [(sequence, len(needed)) for (sequence, _, _), (needed, _) in zip(spans, wanted, strict=True)]
+    for sequence, count in counts:
+        sequence.prepare(count > 0)
+    if not first:
+        return ()
+    rows = [bits for sequence, count in counts for bits in sequence.allowed(count)]
+    return tuple(rows) if any(bits is not None for bits in rows) else ()

@@ -25,7 +25,7 @@ from gemlet.infer.sequences import (
     waits_for,
 )
 from gemlet.infer.speculate import Speculator
-from gemlet.infer.step_batch import batch_of, prepare
+from gemlet.infer.step_batch import batch_of
 from gemlet.ops.batch import Batch, State, StepOutput
 
 WIDE_CHUNK = 64
@@ -266,7 +266,6 @@ class Worker:
         try:
             batch = batch_of(spans, wanted)
             self._spare_work_pays |= batch.top > 0
-            prepare(spans, wanted)
             output = self._decoder.step(batch)
         except Exception as error:
             for call in {id(s.call): s.call for s, _, _ in spans}.values():

@@ -81,6 +81,8 @@ class Batch:
     logits, hidden: int32 row numbers (any order) whose logits, or final normed hidden state, are wanted.
     adapters: that of each state, None for the model itself; empty when no state has one.
     top: when not 0, no more than that many largest logits of each row are needed.
+    allowed: of each row of logits the ids that the largest are chosen among, uint8 [vocab / 8 rounded up], id
+    i at bit i % 8 of byte i // 8; None for all. Empty when every row has all.
     Raises InvalidRequestError for anything else.
     """
 
@@ -92,6 +94,7 @@ class Batch:
     hidden: Int32
     adapters: tuple[Adapter | None, ...] = ()
     top: int = 0
+    allowed: tuple[NDArray[np.uint8] | None, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("ids", "positions", "logits", "hidden"):
@@ -114,6 +117,8 @@ class Batch:
             _check_range(name, getattr(self, name), count)
         if self.top < 0:
             raise InvalidRequestError(f"batch: top is {self.top}")
+        if self.allowed and (len(self.allowed) != len(self.logits) or not self.top):
+            raise InvalidRequestError(f"batch: {len(self.allowed)} sets of ids for {len(self.logits)} rows")
 
     def check_ids(self, vocab_size: int) -> None:
         """InvalidRequestError unless every id has a row in the embedding."""
@@ -157,7 +162,7 @@ class Batch:
 class Largest:
     """The largest logits of a row: int32 ids and float32 values, descending, equal values by ascending id.
 
-    A logit that is not finite stands in all places.
+    Fewer than were asked for where fewer ids are allowed. A logit that is not finite stands in all places.
     """
 
     ids: Int32

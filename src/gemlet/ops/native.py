@@ -19,7 +19,7 @@ from gemlet.machine.processor import InstructionSet
 from gemlet.ops import _native
 from gemlet.ops.batch import Batch, Largest, Page, StepOutput
 from gemlet.ops.operations import Float32, LowRank, Program
-from gemlet.ops.packed import Packed
+from gemlet.ops.packed import PANEL, Packed
 from gemlet.ops.record import Recorder, lower
 from gemlet.ops.sketch import ARRAYS, HeadSketch
 
@@ -200,11 +200,28 @@ class NativeExecutor:
                 top,
                 ids,
                 values,
+                self._allowed(batch.allowed),
             )
         except ValueError as error:
             raise InvalidRequestError(str(error)) from None
         largest = tuple(map(Largest, ids, values)) if top else None
+        if largest and batch.allowed:
+            counts = np.count_nonzero(ids >= 0, axis=1)
+            largest = tuple(Largest(i[:n], v[:n]) for i, v, n in zip(ids, values, counts, strict=True))
         return StepOutput(logits[:, : self._vocab_size], hidden[:, : self._hidden_size], largest)
+
+    def _allowed(self, allowed: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.uint16]:
+        """Whole panels of bits for each row; empty where every row has all ids."""
+        if all(bits is None for bits in allowed):
+            return np.empty(0, "<u2")
+        panels, size = -(-self._vocab_size // PANEL), -(-self._vocab_size // 8)
+        words = np.full((len(allowed), panels), 0xFFFF, "<u2")
+        for row, bits in zip(words.view(np.uint8), allowed, strict=True):
+            if bits is not None:
+                if bits.dtype != np.uint8 or bits.shape != (size,):
+                    raise InvalidRequestError(f"batch: bits of {bits.shape} ids, expected uint8 [{size}]")
+                row[:size] = bits
+        return words
 
     def use_sketch(self, sketch: HeadSketch) -> None:
         shape = sketch.rows, sketch.columns, sketch.bytes, sketch.nibbles, min(sketch.top, sketch.rows)

@@ -171,6 +171,7 @@ def test_other_errors_have_their_status(server: Server) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=10**6)
     assert caught.value.code == "context_length_exceeded" and "1000" in str(caught.value)
+    assert caught.value.param == "messages"
     with server.http() as http:
         assert http.get("/nowhere").json()["error"]["message"]
         assert http.get("/v1/chat/completions").status_code == 405

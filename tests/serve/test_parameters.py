@@ -59,7 +59,7 @@ SENT: dict[str, dict[str, Any]] = {
         "max_completion_tokens": 3,
         "modalities": ["text"],
         "prediction": {"type": "content", "content": "wide"},
-        "reasoning_effort": "low",
+        "reasoning_effort": "none",
         "response_format": {"type": "text"},
         "tools": TOOLS,
         "top_logprobs": 2,

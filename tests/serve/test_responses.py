@@ -340,7 +340,7 @@ def test_other_errors_have_their_status(server: Server) -> None:
         create(model="no-such", input=TEXT)
     with pytest.raises(openai.BadRequestError) as caught:
         create(model="gpt-4o", input=TEXT, max_output_tokens=10**6, stream=True)
-    assert caught.value.code == "context_length_exceeded"
+    assert caught.value.code == "context_length_exceeded" and caught.value.param == "input"
 
 
 def test_what_does_not_fit_is_cut_only_where_that_is_asked_for(server: Server) -> None:

@@ -21,6 +21,9 @@ OLLAMA = "/api/"
 
 FORM = "response_format"
 CALLED = {"/v1/responses": "text.format", "/api/chat": "format", "/api/generate": "format"}
+TOO_LONG = "context_length_exceeded"
+PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+"""What each path calls the text that can be too long; the others call it input."""
 """What routes call that parameter."""
 
 MAX_MESSAGE = 1000
@@ -60,6 +63,8 @@ class ApiError(Exception):
             return {"error": message}
         error = self.body["error"]
         param = own if error["param"] == FORM else error["param"]
+        if error["code"] == TOO_LONG:
+            param = PROMPTS.get(path, "input")
         return {"error": error | {"message": message, "param": param}}
 
 
@@ -84,7 +89,7 @@ def as_api_error(error: Exception) -> ApiError:
         headers = {"Retry-After": str(RETRY_AFTER)}
         return ApiError(429, message, type="rate_limit_error", code="queue_full", headers=headers)
     if isinstance(error, ContextLengthError):
-        return ApiError(400, message, code="context_length_exceeded")
+        return ApiError(400, message, code=TOO_LONG)
     if isinstance(error, UnsupportedParameterError):
         return ApiError(400, message, param=error.parameter, code="unsupported_parameter")
     if isinstance(error, ModelNotFoundError):

@@ -161,7 +161,9 @@ class ChatRequest(Generation):
     moderation: None = Field(None, description=REFUSED + "only hosted models have it.")
     audio: None = Field(None, description=REFUSED + "the model only writes.")
     prediction: None = Field(None, description=REFUSED + "drafts are found by themselves.")
-    reasoning_effort: None = Field(None, description=REFUSED + "the model does not reason apart.")
+    reasoning_effort: Literal["none"] | None = Field(
+        None, description=NO_EFFECT + "only `none`, the model does not reason apart."
+    )
     verbosity: None = Field(None, description=REFUSED + "the model has no such setting.")
     web_search_options: None = Field(None, description=REFUSED + "nothing leaves the machine.")
     functions: None = Field(None, description=REFUSED + "use tools.")

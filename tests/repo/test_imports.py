@@ -12,7 +12,8 @@ import pytest
 
 from tests.repo.sources import PACKAGE, files, name
 
-LEAVES = {"formats", "machine", "sandbox", "statistics", "provenance.licences", "provenance.manifest"}
+PROVENANCE = {f"provenance.{name}" for name in ("licences", "gemma_policy", "releases", "manifest")}
+LEAVES = {"formats", "machine", "sandbox", "statistics"} | PROVENANCE
 BASE = {"types", "errors", "version"}
 BELOW_TEXT = BASE | LEAVES
 BELOW_MODEL = BELOW_TEXT | {"ops"}
@@ -26,7 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
     "types": {"errors"},
+    "provenance": set(),
     **{leaf: BASE for leaf in LEAVES},
+    "provenance.manifest": BASE | {"formats"},
     "ops": BELOW_TEXT,
     "text": BELOW_TEXT,
     "model": BELOW_MODEL,

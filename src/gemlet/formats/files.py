@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from gemlet.errors import ModelFileError
 
 MAX_JSON_BYTES = 1 << 24
+_STEP = 1 << 24
 
 
 def map_file(path: str | Path, at_least: int = 1) -> NDArray[np.uint8]:
@@ -40,6 +42,14 @@ def map_file(path: str | Path, at_least: int = 1) -> NDArray[np.uint8]:
         return np.frombuffer(mmap.mmap(handle, 0, access=mmap.ACCESS_READ), np.uint8)
     finally:
         os.close(handle)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of a file's bytes, hexadecimal. Raises ModelFileError for what cannot be mapped."""
+    digest, data = hashlib.sha256(), map_file(path, at_least=0)
+    for start in range(0, len(data), _STEP):
+        digest.update(data[start : start + _STEP].data)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gemlet.formats.files import map_file
+from gemlet.formats.files import file_sha256, map_file
 
 EDGE_BYTES = 1 << 16
-_STEP = 1 << 24
 
 
 def fingerprint(files: Sequence[Path]) -> str:
@@ -28,12 +27,7 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 def content_sha256(files: Sequence[Path]) -> str:
     """The sha256 of a single file; of several, that of the lines `sha256sum` prints for them."""
-    digests = []
-    for file in files:
-        digest, data = hashlib.sha256(), map_file(file)
-        for start in range(0, len(data), _STEP):
-            digest.update(data[start : start + _STEP].data)
-        digests.append(digest.hexdigest())
+    digests = [file_sha256(file) for file in files]
     if len(files) == 1:
         return digests[0]
     lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))

@@ -20,6 +20,7 @@ VERBS = {
     "serve": "serve models to clients of the OpenAI API",
     "replay": "run recorded traffic against another model or endpoint, and compare",
     "ps": "the servers that run on this machine",
+    "check": "licence, origin, identity and card of a model or of a folder to be shipped",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",

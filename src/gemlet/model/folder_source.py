@@ -84,7 +84,7 @@ def read_folder(folder: Path) -> tuple[Description, dict[str, Tensor], float]:
         "format": "huggingface",
         "config": config,
         "generation": generation,
-        "chat_template": _chat_template(folder),
+        "chat_template": read_chat_template(folder),
         "tokenizer": _tokenizer_file(folder),
         "licence": _licence(folder),
     }
@@ -287,7 +287,8 @@ def _tokenizer_file(folder: Path) -> tuple[str, str]:
     raise ModelFileError(folder, " or ".join(TOKENIZERS), "is missing")
 
 
-def _chat_template(folder: Path) -> str | None:
+def read_chat_template(folder: Path) -> str | None:
+    """The chat template of a folder, as it is; None without one. Raises ModelFileError."""
     if (folder / TEMPLATE_FILE).exists():
         data = map_file(folder / TEMPLATE_FILE)[: MAX_TEMPLATE_BYTES + 1].tobytes()
         try:

@@ -18,7 +18,7 @@ from gemlet.text.tokenizer import Tokenizer
 from gemlet.text.tools import Tool, call_text, declaration, result_text
 from gemlet.types import Message
 
-_START, _END = "<start_of_turn>", "<end_of_turn>"
+TURN_START, TURN_END = "<start_of_turn>", "<end_of_turn>"
 _AFTER_SYSTEM = "\n\n"
 """Follows the declaration of tools and the system message at the head of the first turn."""
 
@@ -96,7 +96,7 @@ def render(
     """
     read = read_strictly if strict else read_leniently
     conversation = read(messages, with_tools=bool(tools))
-    start, end = _marker(tokenizer, _START), _marker(tokenizer, _END)
+    start, end = _marker(tokenizer, TURN_START), _marker(tokenizer, TURN_END)
     newline = tokenizer.encode("\n")
     ids, mask = [tokenizer.bos_id], [False]
     for turn in _with_head(conversation, tools):
@@ -141,7 +141,7 @@ def render_base(
 def template_sha256(*, base: bool = False) -> str:
     """Identifies the chat format, or the frame for base models, and its version."""
     sample = (declaration([_BASE_TOOL]), [(turn.role, turn.text) for turn in _BASE_TOOL_EXAMPLES])
-    parts: tuple[object, ...] = (_REVISION, _START, _END, _AFTER_SYSTEM, sample)
+    parts: tuple[object, ...] = (_REVISION, TURN_START, TURN_END, _AFTER_SYSTEM, sample)
     if base:
         examples = [(turn.role, turn.text) for turn in _BASE_EXAMPLES]
         wording = (_BASE_OPENING, examples, _BASE_NAMES, _BASE_INSTRUCTIONS, _BASE_BETWEEN, _BASE_STOP)

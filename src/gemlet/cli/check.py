@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fix", action="store_true", help="write what a folder lacks to be passed on")
     parser.add_argument("--sbom", metavar="FILE", help="write a bill of materials (CycloneDX 1.6, JSON)")
+    parser.add_argument("--sign", metavar="FILE", help="sign the manifest; a missing key FILE is made")
+    parser.add_argument("--signed-by", metavar="KEY", help="the public key that must have signed it")
     parser.add_argument("--online", action="store_true", help="ask the hub about the repository too")
     parser.add_argument("--quick", action="store_true", help="hash no files and read no tensors")
     parser.add_argument("--strict", action="store_true", help="exit code 20 for warnings too")
@@ -57,13 +59,15 @@ def execute(parsed: argparse.Namespace) -> int:
     from gemlet.provenance.check.report import check, uses
 
     path = _path(parsed.reference)
-    report = check(path, quick=parsed.quick)
+    if parsed.sign is not None:
+        _sign(path, Path(parsed.sign))
+    report = check(path, quick=parsed.quick, signed_by=parsed.signed_by)
     written: list[str] = []
     if parsed.fix:
         from gemlet.provenance.check.fix import fix
 
         written = fix(report)
-        report = check(path, quick=parsed.quick) if written else report
+        report = check(path, quick=parsed.quick, signed_by=parsed.signed_by) if written else report
     document = report.document() | {"written": written}
     if parsed.use is not None:
         document["use"] = uses(parsed.use, report.terms)
@@ -89,6 +93,22 @@ def _path(reference: str | None) -> Path:
     for line in found.notices:
         note(line)
     return found.path if found.adapter is None else found.adapter
+
+
+def _sign(path: Path, key: Path) -> None:
+    """Sign the manifest of a file or folder, whose files must be what it says."""
+    from gemlet.errors import InvalidRequestError
+    from gemlet.provenance.manifest import changed_files, create_key, read_manifest, write_manifest
+
+    manifest = read_manifest(path)
+    if manifest is None:
+        hint = "gemlet quantize, export and tune write one"
+        raise InvalidRequestError(f"{path}: there is no manifest to sign", hint=hint)
+    if changed := changed_files(path, manifest):
+        raise InvalidRequestError(f"{path}: the manifest does not describe it: {changed[0]}")
+    if not key.exists():
+        note(f"wrote a new private key to {key}; its public key is {create_key(key)}")
+    write_manifest(path, manifest, key)
 
 
 def _hub(report: Report) -> dict[str, Any]:

@@ -81,11 +81,9 @@ def _stated(subject: Subject, card: Mapping[str, Any]) -> list[Statement]:
 
 
 def terms_of(found: list[Statement]) -> list[Licence]:
-    """The licences that apply, the ones with most duties first."""
-    licences = {
-        statement.licence.id: statement.licence for statement in found if statement.licence is not None
-    }
-    return sorted(licences.values(), key=lambda licence: (-len(licence.duties), licence.id))
+    """The licences that apply: those that follow from the lineage first, then those that the files state."""
+    ordered = sorted(found, key=lambda statement: not _implied(statement))
+    return list({item.licence.id: item.licence for item in ordered if item.licence is not None}.values())
 
 
 def check_statements(found: list[Statement]) -> list[Finding]:

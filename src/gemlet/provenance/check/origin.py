@@ -14,6 +14,40 @@ from gemlet.provenance.check.subject import Subject
 from gemlet.provenance.manifest import changed_files, signature_holds
 from gemlet.provenance.releases import by_file, by_sha256
 
+_KINDS: Mapping[str, tuple[Severity, str, str]] = {
+    "hash-differs": (
+        "error",
+        "it is damaged, or is not that file",
+        "fetch it again; the publisher may also have a newer revision",
+    ),
+    "origin-unknown": (
+        "note",
+        "nothing but its own word says where it comes from",
+        "compare the sha256 with the one on the page that it was fetched from",
+    ),
+    "manifest-differs": (
+        "error",
+        "the files are not those that the manifest describes",
+        "take the files and the manifest from one place, or make them again",
+    ),
+    "signer-differs": (
+        "error",
+        "it does not come from the owner of that key",
+        "get it from them, or ask them for their public key",
+    ),
+    "signature-unverified": (
+        "note",
+        "the manifest may have been changed",
+        "pip install 'gemlet[sign]' and check again",
+    ),
+    "signature-broken": (
+        "error",
+        "the manifest was changed after it was signed",
+        "get it again from whoever signed it",
+    ),
+}
+"""How bad each finding is, what comes of it, its cure."""
+
 
 def hash_files(subject: Subject) -> dict[str, str]:
     """sha256 of the weights and of the files that describe them, by name."""
@@ -46,79 +80,48 @@ def check_hashes(subject: Subject, hashes: Mapping[str, str]) -> list[Finding]:
     for name, sha256 in hashes.items():
         release = None if repository is None else by_file(repository, name)
         if release is not None and release.sha256 != sha256:
-            found.append(
-                _finding(
-                    "hash-differs",
-                    "error",
-                    name,
-                    f"its sha256 is {sha256}; {repository} published {release.sha256}",
-                    "it is damaged, or is not that file",
-                    "fetch it again; the publisher may also have a newer revision",
-                )
-            )
+            what = f"its sha256 is {sha256}; {repository} published {release.sha256}"
+            found.append(_finding("hash-differs", name, what))
     weights = [file.name for file in subject.weight_files]
     if hashes and subject.manifest is None and not any(by_sha256(hashes[name]) for name in weights):
-        found.append(
-            _finding(
-                "origin-unknown",
-                "note",
-                ", ".join(weights[:3]),
-                "no known release has this hash, and there is no manifest",
-                "nothing but its own word says where it comes from",
-                "compare the sha256 with the one on the page that it was fetched from",
-            )
-        )
+        what = "no known release has this hash, and there is no manifest"
+        found.append(_finding("origin-unknown", ", ".join(weights[:3]), what))
     return found
 
 
-def check_manifest(subject: Subject, quick: bool) -> tuple[list[Finding], dict[str, Any] | None]:
-    """Whether files are what their manifest says, and its signature; with what it says, None without one."""
+def check_manifest(
+    subject: Subject, quick: bool, signed_by: str | None = None
+) -> tuple[list[Finding], dict[str, Any] | None]:
+    """Whether files are what their manifest says, and its signature; with what it says, None without one.
+
+    `signed_by`: the public key (base64) whose signature is wanted.
+    """
     manifest = subject.manifest
-    if manifest is None:
-        return [], None
     found = []
-    for line in () if quick else changed_files(subject.path, manifest):
-        found.append(
-            _finding(
-                "manifest-differs",
-                "error",
-                "manifest",
-                line,
-                "the files are not those that the manifest describes",
-                "take the files and the manifest from one place, or make them again",
-            )
-        )
+    key = manifest.signature.public_key if manifest is not None and manifest.signature is not None else None
+    if signed_by is not None and key != signed_by:
+        what = "there is no signature" if key is None else f"the key of its signature is {key}"
+        found.append(_finding("signer-differs", "manifest", f"{what}, not {signed_by}"))
+    if manifest is None:
+        return found, None
+    if not quick:
+        found += [
+            _finding("manifest-differs", "manifest", line) for line in changed_files(subject.path, manifest)
+        ]
     state = "none"
     if manifest.signature is not None:
         try:
             state = "holds" if signature_holds(manifest) else "broken"
         except MissingExtraError as error:
             state = "not verified"
-            found.append(
-                _finding(
-                    "signature-unverified",
-                    "note",
-                    "manifest",
-                    "its signature was not verified",
-                    "the manifest may have been changed",
-                    error.hint or "",
-                )
-            )
+            found.append(_finding("signature-unverified", "manifest", error.message))
     if state == "broken":
-        found.append(
-            _finding(
-                "signature-broken",
-                "error",
-                "manifest",
-                "its signature is not that of its public key",
-                "the manifest was changed after it was signed",
-                "get it again from whoever signed it",
-            )
-        )
+        found.append(_finding("signature-broken", "manifest", "its signature is not that of its public key"))
     return found, manifest.document() | {"signature_state": state}
 
 
-def _finding(id: str, severity: Severity, where: str, what: str, consequence: str, cure: str) -> Finding:
+def _finding(id: str, where: str, what: str) -> Finding:
+    severity, consequence, cure = _KINDS[id]
     return Finding(id, "provenance", severity, where, what, consequence, cure)
 
 

@@ -69,8 +69,8 @@ class Report:
         }
 
 
-def check(path: str | Path, *, quick: bool = False) -> Report:
-    """Check a file or folder. `quick`: files are not hashed, tensors not read.
+def check(path: str | Path, *, quick: bool = False, signed_by: str | None = None) -> Report:
+    """Check a file or folder. `quick`: files are not hashed, tensors not read. `signed_by`: a public key.
 
     Raises ModelNotFoundError where there is nothing, ModelFileError for what is no model or is cut off.
     """
@@ -85,7 +85,7 @@ def check(path: str | Path, *, quick: bool = False) -> Report:
     if subject.kind == "folder":
         findings += [finding for licence in terms for finding in check_duties(subject.path, licence, derived)]
     findings += check_hashes(subject, hashes)
-    more, manifest = check_manifest(subject, quick)
+    more, manifest = check_manifest(subject, quick, signed_by)
     findings += more
     findings += _identity(subject, quick)
     model, parameters = _shape(subject), _parameters(subject)

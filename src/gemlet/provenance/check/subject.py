@@ -88,7 +88,14 @@ def open_subject(path: str | Path) -> Subject:
         raise ModelFileError(path, "file", "is a part of a checkpoint", hint=hint)
     in_cache = "snapshots" in path.parts
     card = _card(path.parent) if in_cache else None
-    return Subject(path, "file", (read_gguf(path),), None, None, card, read_manifest(path))
+    return Subject(path, "file", (_gguf(path),), None, None, card, read_manifest(path))
+
+
+def _gguf(path: Path) -> GgufFile:
+    file = read_gguf(path)
+    if not file.tensors:
+        raise ModelFileError(path, "tensor count", "is 0: there is no model in it")
+    return file
 
 
 def _folder(path: Path) -> Subject:
@@ -103,7 +110,7 @@ def _folder(path: Path) -> Subject:
     return Subject(
         path,
         "folder",
-        tuple(read_gguf(file) for file in files),
+        tuple(_gguf(file) for file in files),
         _checkpoint(path) if has_checkpoint else None,
         _adapter(path) if has_adapter else None,
         _card(path),

@@ -15,7 +15,7 @@ from gemlet.errors import InvalidRequestError, ModelFileError, ModelNotFoundErro
 from gemlet.provenance.check.fix import fix
 from gemlet.provenance.check.report import Report, check, uses
 from gemlet.provenance.check.sbom import bill_of_materials
-from gemlet.provenance.manifest import Input, derive, write_manifest
+from gemlet.provenance.manifest import FOLDER_NAME, Input, derive, write_manifest
 from tests.provenance.corpus import Corpus
 
 SOURCE = Input("source", "model.safetensors", "google/gemma-3-1b-it", "dcc83ea", "a" * 64, "gemma")
@@ -65,6 +65,15 @@ def test_a_persons_text_stays(ship: Path) -> None:
     assert (ship / "NOTICE").read_text().startswith("Mine.\n\nGemma is provided under")
     assert (ship / "README.md").read_text().startswith("# My model\n\n## Terms")
     assert not (ship / "Notice").exists() or (ship / "Notice").samefile(ship / "NOTICE")
+
+
+def test_a_manifest_that_names_a_completed_file_stays_true(ship: Path) -> None:
+    (ship / "README.md").write_text("# My model")
+    write_manifest(ship, derive(ship, [SOURCE], licence="gemma"))
+    assert FOLDER_NAME in fix(check(ship))
+    again = check(ship)
+    assert "manifest-differs" not in {finding.id for finding in again.findings}
+    assert fix(again) == []
 
 
 def test_what_cannot_be_completed(ship: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from gemlet.errors import InvalidRequestError
@@ -10,6 +11,7 @@ from gemlet.formats.files import replaced_file
 from gemlet.provenance.check.licence_check import read_texts
 from gemlet.provenance.check.report import Report
 from gemlet.provenance.licences import Licence
+from gemlet.provenance.manifest import describe_files, read_manifest, write_manifest
 from gemlet.provenance.releases import REPOSITORIES, lineage
 
 MODIFICATIONS = "MODIFICATIONS"
@@ -40,7 +42,7 @@ def fix(report: Report) -> list[str]:
             written += _readme(folder, licence)
     if "missing-modified-files" in missing and (text := modifications(report)):
         written += _append(folder, MODIFICATIONS, text)
-    return written
+    return written + _manifest(folder, written)
 
 
 def modifications(report: Report) -> str:
@@ -97,6 +99,16 @@ def _readme(folder: Path, licence: Licence) -> list[str]:
     if not (folder / "README.md").exists():
         text = f"---\nlicense: {licence.id}\n---\n\n{text}"
     return _append(folder, "README.md", text)
+
+
+def _manifest(folder: Path, written: list[str]) -> list[str]:
+    """The manifest, where it names a file that was added to; a signature does not outlive that."""
+    manifest = read_manifest(folder)
+    if manifest is None or not {file.name for file in manifest.files} & set(written):
+        return []
+    fresh = {file.name: file for file in describe_files(folder, written)}
+    files = tuple(fresh.get(file.name, file) for file in manifest.files)
+    return [write_manifest(folder, replace(manifest, files=files, signature=None)).name]
 
 
 def _append(folder: Path, name: str, text: str) -> list[str]:

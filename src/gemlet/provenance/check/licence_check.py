@@ -163,7 +163,9 @@ def check_duties(folder: Path, licence: Licence, derived: bool) -> list[Finding]
                     str(folder),
                     lacking,
                     f"passing the folder on breaks {licence.name}, section {duty.section}: {duty.text}",
-                    f"gemlet check --fix {folder}" if licence.id == "gemma" else f"see {licence.url}",
+                    f"gemlet check --fix {folder}"
+                    if licence.id == "gemma" or duty.id == "notice"
+                    else f"see {licence.url}",
                 )
             )
     return findings

@@ -85,6 +85,18 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no model in it" in capsys.readouterr().err
 
 
+def test_a_hub_that_does_not_know_or_answer() -> None:
+    script = "from gemlet.provenance.check.hub import ask_hub\nimport sys\nask_hub(sys.argv[1])"
+    with hub() as address:
+        environ = os.environ | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-c", script, "nobody/nothing"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert "the hub" in done.stderr and "gemlet.errors." in done.stderr
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, timeout=120)
+    assert "gemlet.errors.GemletError: nobody/nothing: the hub did not answer" in done.stderr
+
+
 def test_the_hub_is_asked_only_when_wanted(real: Corpus) -> None:
     with hub() as address:
         environ = os.environ | {

@@ -80,9 +80,9 @@ def test_what_a_card_states() -> None:
     assert facts["papers"] == ["1905.07830", "1911.01547", "2406.09175", "2503.19786"]
     assert facts["training_data"] == "It was trained on 2 trillion tokens of text."
     assert facts["scores"] == [
-        {"name": "HellaSwag][h", "value": 62.3},
-        {"name": "ARC-c](https://arxiv.org/abs/1911.01547)", "value": 38.4},
-    ] or [score["value"] for score in facts["scores"]] == [62.3, 38.4]
+        {"name": "HellaSwag", "value": 62.3},
+        {"name": "ARC-c", "value": 38.4},
+    ]
     assert facts["parameters"] == "1 billion"
 
 

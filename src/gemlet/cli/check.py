@@ -184,6 +184,9 @@ def _facts(part: str, report: Report, document: dict[str, Any]) -> Iterator[str]
     elif part == "identity":
         if published := document["published"]:
             yield f"  the shape of {published['model']}, {published['parameters']['published']:,} parameters"
+            for name in ("tokenizer", "configuration"):
+                differs = published[name]["differs"]
+                yield f"  {name}: {'differs, see ' + ', '.join(differs) if differs else 'as published'}"
     else:
         yield from _card(document["card"])
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from gemlet.provenance.check.findings import Finding, Severity
 from gemlet.provenance.check.front_matter import FrontMatterError, read_front_matter, split_card
-from gemlet.provenance.check.published import CARD_URL, REPORT_ARXIV, WRONG_CITATIONS, Published
+from gemlet.provenance.check.published import (
+    CARD_URL,
+    CONFIGURATION_SOURCE,
+    REPORT_ARXIV,
+    TOKENIZER_URL,
+    WRONG_CITATIONS,
+    Published,
+)
 from gemlet.provenance.releases import lineage
 
 _ARXIV = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)/|arxiv:\s*)(\d{4}\.\d{4,5})", re.IGNORECASE)
 _SCORE = re.compile(
     r"^\|\s*(\[?[^|]{2,80}?)\s*\|(?:[^|\n]*\|){0,3}?\s*\**(\d{1,3}(?:\.\d+)?)\s*%?\**\s*\|", re.MULTILINE
 )
+_LINK = re.compile(r"\[([^\]]+)\](?:\([^)]*\)|\[[^\]]*\])?")
 _MOST_SCORES = 200
+_OF_TOKENIZER = {"vocabulary", "piece-types", "piece-scores", "space-prefix", "special-ids", "bos-flag"}
+_OF_CONFIGURATION = {"window", "rope-theta", "head-dim", "size-differs", "sparse-config"}
 
 
 def card_facts(text: str | None, repository: str | None = None) -> dict[str, Any]:
@@ -39,9 +50,7 @@ def card_facts(text: str | None, repository: str | None = None) -> dict[str, Any
         "datasets": _list(fields.get("datasets")),
         "papers": sorted(set(_ARXIV.findall(text))),
         "training_data": _training_data(body),
-        "scores": [
-            {"name": name.strip("[] *"), "value": float(value)} for name, value in _SCORE.findall(body)
-        ][:_MOST_SCORES],
+        "scores": _scores(body),
         "parameters": _parameters(body),
     }
 
@@ -73,16 +82,21 @@ def check_card(facts: dict[str, Any], model: Published | None, parameters: int |
     return found
 
 
-def cross_reference(model: Published | None, facts: dict[str, Any], parameters: int | None) -> dict[str, Any]:
-    """The publisher's own figures beside those of the files and the card."""
+def cross_reference(
+    model: Published | None, facts: dict[str, Any], parameters: int | None, found: Sequence[Finding]
+) -> dict[str, Any]:
+    """The publisher's own figures beside those of the files and the card; `found`: what identity found."""
     if model is None:
         return {}
+    ids = {finding.id for finding in found}
     return {
         "model": model.name,
         "source": CARD_URL,
         "report": f"arXiv {REPORT_ARXIV}",
         "parameters": {"published": model.parameters, "counted": parameters, "card": facts.get("parameters")},
         "training_tokens": model.training_tokens,
+        "tokenizer": {"source": TOKENIZER_URL, "differs": sorted(ids & _OF_TOKENIZER)},
+        "configuration": {"source": CONFIGURATION_SOURCE, "differs": sorted(ids & _OF_CONFIGURATION)},
     }
 
 
@@ -118,6 +132,12 @@ def _training_data(body: str) -> str | None:
     """The first sentence under a heading on training data, shortened."""
     match = re.search(r"^#+\s.*(?:training (?:data|dataset)|dataset|trained on).*$\s+(.+)", body, re.I | re.M)
     return match[1].strip()[:300] if match else None
+
+
+def _scores(body: str) -> list[dict[str, Any]]:
+    """The rows of tables that end in a number of at most three digits."""
+    rows = _SCORE.findall(body)[:_MOST_SCORES]
+    return [{"name": _LINK.sub(r"\1", name).strip("* "), "value": float(value)} for name, value in rows]
 
 
 def _parameters(body: str) -> str | None:

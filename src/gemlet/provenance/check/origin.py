@@ -18,7 +18,12 @@ _KINDS: Mapping[str, tuple[Severity, str, str]] = {
     "hash-differs": (
         "error",
         "it is damaged, or is not that file",
-        "fetch it again; the publisher may also have a newer revision",
+        "remove it and fetch it again",
+    ),
+    "other-revision": (
+        "warning",
+        "it is damaged, or of another revision than the one that is known",
+        "compare the sha256 with the one on the repository's page",
     ),
     "origin-unknown": (
         "note",
@@ -81,7 +86,8 @@ def check_hashes(subject: Subject, hashes: Mapping[str, str]) -> list[Finding]:
         release = None if repository is None else by_file(repository, name)
         if release is not None and release.sha256 != sha256:
             what = f"its sha256 is {sha256}; {repository} published {release.sha256}"
-            found.append(_finding("hash-differs", name, what))
+            same = release.revision is not None and release.revision == subject.revision
+            found.append(_finding("hash-differs" if same else "other-revision", name, what))
     weights = [file.name for file in subject.weight_files]
     if hashes and subject.manifest is None and not any(by_sha256(hashes[name]) for name in weights):
         what = "no known release has this hash, and there is no manifest"

@@ -56,6 +56,11 @@ CLASS_DEFAULTS: Mapping[str, int] = {
 """What transformers puts in for a key that config.json leaves out: right for no 1B or 270M."""
 
 CARD_URL = "https://ai.google.dev/gemma/docs/core/model_card_3"
+TOKENIZER_URL = (
+    "https://github.com/google/gemma_pytorch/blob/014acb7ac4563a5f77c76d7ff98f31b568c16508/"
+    "tokenizer/gemma3_cleaned_262144_v2.spiece.model"
+)
+CONFIGURATION_SOURCE = "config.json of google/gemma-3-1b-it, and the shapes of google/gemma-3-270m"
 REPORT_ARXIV = "2503.19786"
 WRONG_CITATIONS: Mapping[str, str] = {
     "1911.01547": "it is On the Measure of Intelligence; the paper of the AI2 ARC benchmark is 1803.05457",

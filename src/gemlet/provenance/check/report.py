@@ -87,7 +87,8 @@ def check(path: str | Path, *, quick: bool = False, signed_by: str | None = None
     findings += check_hashes(subject, hashes)
     more, manifest = check_manifest(subject, quick, signed_by)
     findings += more
-    findings += _identity(subject, quick)
+    identity = _identity(subject, quick)
+    findings += identity
     model, parameters = _shape(subject), _parameters(subject)
     if subject.kind == "folder" or subject.card is not None:
         findings += check_card(card, model, parameters)
@@ -100,7 +101,7 @@ def check(path: str | Path, *, quick: bool = False, signed_by: str | None = None
         "releases": known_releases(hashes),
         "manifest": manifest,
         "card": card,
-        "published": cross_reference(model, card, parameters),
+        "published": cross_reference(model, card, parameters, identity),
         "quick": quick,
     }
     order = ("error", "warning", "note")

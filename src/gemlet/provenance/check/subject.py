@@ -75,6 +75,13 @@ class Subject:
                 return f"{match[1]}/{match[2]}"
         return None
 
+    @property
+    def revision(self) -> str | None:
+        """The commit of a file in the Hugging Face cache."""
+        parts = self.path.parts
+        at = parts.index("snapshots") + 1 if "snapshots" in parts else len(parts)
+        return parts[at] if at < len(parts) else None
+
 
 def open_subject(path: str | Path) -> Subject:
     """Open a file or folder. ModelNotFoundError where nothing is, ModelFileError for what is no model."""

@@ -67,6 +67,7 @@ def test_a_good_file_of_the_true_shape_has_no_finding(corpus: Corpus, tmp_path: 
         ({"general.finetune": "it"}, {"template-missing"}),
         ({"general.name": "Gemma 3 270m It"}, {"template-missing"}),
         ({"general.architecture": "llama"}, {"other-family"}),
+        ({"general.architecture": None}, {"other-family"}),
         ({"general.name": "gemma-3-270m-qat", "quantize.imatrix.file": "x.dat"}, {"imatrix-on-qat"}),
     ],
 )
@@ -110,6 +111,23 @@ def test_a_vocabulary_that_is_another(corpus: Corpus, tmp_path: Path) -> None:
     scores[5000] = 7
     corpus.add_array(changes, f"{TOKENIZER}scores", F32, scores)
     assert quick(corpus.shaped(tmp_path / "scores.gguf", changes)) == {"piece-scores"}
+
+
+def test_lists_where_a_value_belongs(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("gemma3.attention.sliding_window", f"{TOKENIZER}eos_token_id", "general.name"):
+        changes: dict[str, bytes] = {}
+        corpus.add_array(changes, name, F32, np.array([512, 1], "<f4"))
+        found = quick(corpus.shaped(tmp_path / "list.gguf", changes))
+        assert found <= {"window", "special-ids", "end-of-turn"}, name
+
+
+def test_a_larger_model_of_the_family_is_no_broken_small_one(corpus: Corpus, tmp_path: Path) -> None:
+    changes = {"embedding_length": 2560, "block_count": 34, "attention.sliding_window": 1024}
+    changes |= {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}
+    path = corpus.shaped(tmp_path / "4b.gguf", {f"gemma3.{key}": value for key, value in changes.items()})
+    findings = check_gguf(read_gguf(path), quick=True)
+    assert {finding.id for finding in findings} == {"unknown-shape", "not-loadable"}
+    assert not any(finding.severity == "error" for finding in findings)
 
 
 def test_googles_own_qat_file(corpus: Corpus, tmp_path: Path, stock_template: str) -> None:

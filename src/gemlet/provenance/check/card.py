@@ -129,9 +129,12 @@ def _list(value: object) -> list[str]:
 
 
 def _training_data(body: str) -> str | None:
-    """The first sentence under a heading on training data, shortened."""
-    match = re.search(r"^#+\s.*(?:training (?:data|dataset)|dataset|trained on).*$\s+(.+)", body, re.I | re.M)
-    return match[1].strip()[:300] if match else None
+    """The first line under a heading on training data, shortened."""
+    lines = iter(body.splitlines())
+    for line in lines:
+        if line.startswith("#") and re.search(r"training data|dataset|trained on", line[:200], re.IGNORECASE):
+            return next((text.strip()[:300] for text in lines if text.strip()), None)
+    return None
 
 
 def _scores(body: str) -> list[dict[str, Any]]:
@@ -141,5 +144,5 @@ def _scores(body: str) -> list[dict[str, Any]]:
 
 
 def _parameters(body: str) -> str | None:
-    match = re.search(r"(\d[\d.,]*\s*(?:billion|million|[BM]))\s+parameters", body, re.IGNORECASE)
+    match = re.search(r"\b(\d[\d.,]{0,12}\s?(?:billion|million|[BM]))\s{1,3}parameters", body, re.IGNORECASE)
     return match[1] if match else None

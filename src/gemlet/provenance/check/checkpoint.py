@@ -75,15 +75,11 @@ def _check_config(checkpoint: Checkpoint) -> list[Finding]:
     if missing:
         stood = ", ".join(f"{key} ({CLASS_DEFAULTS[key]} by default)" for key in missing)
         found.append(trap("sparse-config", where, f"it leaves out {stood}"))
-    if config.get("head_dim", GEMMA3.head_dim) != GEMMA3.head_dim:
-        found.append(trap("head-dim", where, f"head_dim is {config['head_dim']}"))
     found += [
         trap("rope-theta", where, f"{key} is {value}, not {right:g}")
         for key, value, right in _thetas(config)
         if value != right
     ]
-    if config.get("rope_scaling") is not None:
-        found.append(trap("rope-theta", where, f"rope_scaling is {str(config['rope_scaling'])[:80]}"))
     stored = config.get("torch_dtype", config.get("dtype"))
     if stored in ("float16", "half", "fp16"):
         found.append(trap("half-precision", where, f"it asks for {stored}"))
@@ -104,6 +100,10 @@ def _unknown(checkpoint: Checkpoint) -> Finding:
 
 def _check_sizes(checkpoint: Checkpoint, model: Published) -> list[Finding]:
     config, where, found = checkpoint.config, checkpoint.path / CONFIG, []
+    if config.get("head_dim", GEMMA3.head_dim) != GEMMA3.head_dim:
+        found.append(trap("head-dim", where, f"head_dim is {config['head_dim']}"))
+    if config.get("rope_scaling") is not None:
+        found.append(trap("rope-theta", where, f"rope_scaling is {str(config['rope_scaling'])[:80]}"))
     if config.get("sliding_window", WINDOW) != WINDOW:
         found.append(trap("window", where, f"sliding_window is {config['sliding_window']}"))
     sizes = {

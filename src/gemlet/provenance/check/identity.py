@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from gemlet.model.families import GEMMA3
 from gemlet.model.sources import open_source
 from gemlet.provenance.check.claims import claim_of, is_qat
 from gemlet.provenance.check.content import check_head, check_norms, check_values
-from gemlet.provenance.check.findings import Finding
+from gemlet.provenance.check.findings import Finding, Severity
 from gemlet.provenance.check.published import (
     CONTEXT,
     END_OF_TURN,
@@ -35,18 +34,19 @@ _TOKENIZER = "tokenizer.ggml."
 
 def check_gguf(file: GgufFile, quick: bool = False) -> list[Finding]:
     """Findings about a GGUF file. `quick`: tensors are not read."""
-    where, metadata = Path(file.path).name, file.metadata
+    where, metadata = Path(file.path).name, single_values(file.metadata)
     found: list[Finding] = []
     if metadata.get("general.architecture") == GEMMA3.name:
         facts, refused = _loaded(Path(file.path))
         found += _check_shape(where, metadata)
         found += _check_ids(where, metadata, facts)
-        found += _check_pieces(where, metadata, facts)
+        found += _check_pieces(where, file.metadata, facts)
         found += _check_chat(where, metadata, Path(file.path).name, facts)
         found += _check_quantisation(where, file)
         found += check_head(where, file.tensors.get("token_embd.weight"), file.tensors.get("output.weight"))
         if refused is not None and not any(finding.severity == "error" for finding in found):
-            found.append(trap("not-loadable", f"{where}: {refused.field}", refused.problem))
+            severity: Severity = "error" if shape_of(file) is not None else "warning"
+            found.append(trap("not-loadable", f"{where}: {refused.field}", refused.problem, severity))
         if not quick:
             found += check_norms(where, file.tensors, ready=True)
     else:
@@ -70,20 +70,20 @@ def _check_shape(where: str, metadata: Mapping[str, Any]) -> list[Finding]:
         return metadata.get(f"{GEMMA3.name}.{key}")
 
     found = []
-    for key in ("attention.key_length", "attention.value_length"):
-        if value(key) != GEMMA3.head_dim:
-            found.append(trap("head-dim", f"{where}: {GEMMA3.name}.{key}", f"is {value(key)}"))
     for key, base in (("rope.freq_base", GEMMA3.rope_theta), ("rope.freq_base_swa", GEMMA3.rope_local_theta)):
         optional = key.endswith("swa")  # in the code of every program; the file may leave it out
         if value(key) != base and not (optional and value(key) is None):
             found.append(trap("rope-theta", f"{where}: {GEMMA3.name}.{key}", f"is {value(key)}"))
+    model = published(value("embedding_length"), value("block_count"))
+    if model is None:  # larger ones have other windows, heads and scaling
+        what = f"hidden size {value('embedding_length')}, {value('block_count')} layers: no published shape"
+        return [*found, trap("unknown-shape", where, what)]
+    for key in ("attention.key_length", "attention.value_length"):
+        if value(key) != GEMMA3.head_dim:
+            found.append(trap("head-dim", f"{where}: {GEMMA3.name}.{key}", f"is {value(key)}"))
     if value("rope.scaling.type") not in (None, "none") or value("rope.scaling.factor") not in (None, 1.0):
         what = f"is {value('rope.scaling.type')}, factor {value('rope.scaling.factor')}"
         found.append(trap("rope-theta", f"{where}: {GEMMA3.name}.rope.scaling", what))
-    model = published(value("embedding_length"), value("block_count"))
-    if model is None:
-        what = f"hidden size {value('embedding_length')}, {value('block_count')} layers: no published shape"
-        return [*found, trap("unknown-shape", where, what)]
     if value("attention.sliding_window") != WINDOW:
         field = f"{where}: {GEMMA3.name}.attention.sliding_window"
         found.append(trap("window", field, f"is {value('attention.sliding_window')}"))
@@ -151,7 +151,7 @@ def _check_chat(
 
 
 def _check_quantisation(where: str, file: GgufFile) -> list[Finding]:
-    metadata, found = file.metadata, []
+    metadata, found = single_values(file.metadata), []
     sizes: dict[str, int] = {}
     for tensor in file.tensors.values():
         sizes[tensor.kind] = sizes.get(tensor.kind, 0) + tensor.data.nbytes
@@ -174,10 +174,17 @@ def _check_quantisation(where: str, file: GgufFile) -> list[Finding]:
 
 def shape_of(file: GgufFile) -> Published | None:
     """The published model that a GGUF file has the shape of."""
-    name = file.metadata.get("general.architecture")
-    return published(file.metadata.get(f"{name}.embedding_length"), file.metadata.get(f"{name}.block_count"))
+    if file.metadata.get("general.architecture") != GEMMA3.name:
+        return None
+    metadata = single_values(file.metadata)
+    return published(
+        metadata.get(f"{GEMMA3.name}.embedding_length"), metadata.get(f"{GEMMA3.name}.block_count")
+    )
 
 
-def described(facts: SourceFacts) -> dict[str, Any]:
-    """What the loader understood, JSON-ready."""
-    return dataclasses.asdict(facts.config) | {"tokenizer_sha256": facts.tokenizer.sha256}
+def single_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata without lists: of each only that it is one, so that it equals no value."""
+    return {
+        key: value if isinstance(value, bool | int | float | str) else "a list"
+        for key, value in metadata.items()
+    }

@@ -17,6 +17,7 @@ from gemlet.provenance.check.subject import open_subject
 from gemlet.provenance.check.template import check_template
 from gemlet.provenance.check.traps import TRAPS
 from gemlet.provenance.releases import RELEASES
+from tests.conftest import ROOT
 from tests.formats.gguf_bytes import F32
 from tests.provenance.corpus import Corpus, norm
 
@@ -276,6 +277,14 @@ def test_a_tokenizer_that_is_not_one(corpus: Corpus, tmp_path: Path, stock_templ
     checkpoint = open_subject(corpus.folder(tmp_path / "model", {}, {}, stock_template)).checkpoint
     assert checkpoint is not None
     assert {finding.id for finding in check_checkpoint(checkpoint, quick=True)} == {"vocabulary"}
+
+
+def test_every_trap_is_in_the_documents() -> None:
+    text = (ROOT / "docs/how-to/check.md").read_text(encoding="utf-8")
+    missing = [
+        id for id, (severity, then, _) in TRAPS.items() if f"| `{id}` | {severity} | {then} |" not in text
+    ]
+    assert not missing
 
 
 def test_every_trap_says_what_comes_of_it_and_what_to_do() -> None:

@@ -16,6 +16,7 @@ from gemlet.provenance.check.fix import fix
 from gemlet.provenance.check.report import Report, check, uses
 from gemlet.provenance.check.sbom import bill_of_materials
 from gemlet.provenance.manifest import FOLDER_NAME, Input, derive, write_manifest
+from gemlet.provenance.releases import RELEASES
 from tests.provenance.corpus import Corpus
 
 SOURCE = Input("source", "model.safetensors", "google/gemma-3-1b-it", "dcc83ea", "a" * 64, "gemma")
@@ -131,6 +132,10 @@ def test_an_adapter_inherits_the_terms_of_its_base(tmp_path: Path) -> None:
     ]
     (tmp_path / "lora" / "README.md").write_text("---\nlicense: mit\n---\n")
     assert "licence-mislabelled" in licence_findings(check(tmp_path / "lora"))
+    from_hash = adapter(tmp_path / "ours")
+    release = RELEASES[0]
+    (from_hash / "gemlet_adapter.json").write_text(json.dumps({"base_weights_sha256": release.sha256}))
+    assert check(from_hash).repositories == (release.repository,)
     untied = adapter(tmp_path / "untied", modules_to_save=["lm_head", "embed_tokens"])
     assert "head-untied" in {finding.id for finding in check(untied).findings}
 

@@ -177,6 +177,8 @@ def _facts(part: str, report: Report, document: dict[str, Any]) -> Iterator[str]
         for step in document["lineage"]:
             if step.get("made_from"):
                 yield f"  {step['repository']}: {step['relation']}, from {step['made_from']}"
+        if any(step.get("made_from") for step in document["lineage"]):
+            yield "  it inherits their terms, their tokenizer, and what their training data taught"
         if manifest := document["manifest"]:
             yield f"  manifest: made by gemlet {manifest['gemlet']} on {manifest['created']}"
             if signature := manifest["signature"]:

@@ -70,6 +70,7 @@ GEMMA = Licence(
         "Google may restrict use that it reasonably believes breaks the terms; at their end all copies and "
         "derivatives must be deleted.",
         "Google claims no rights in outputs; you answer for them. No trademark licence.",
+        "This is the version that was read: the address may show a later one.",
     ),
     duties=(
         Duty(

@@ -38,6 +38,7 @@ def origins(subject: Subject, card: Mapping[str, Any], hashes: Mapping[str, str]
         named += names_of(file.metadata)
     if subject.adapter is not None:
         named.append(str(subject.adapter.config.get("base_model_name_or_path", "")))
+        named += [release.repository for release in by_sha256(subject.adapter.base_sha256 or "")]
     if subject.checkpoint is not None:
         named.append(str(subject.checkpoint.config.get("_name_or_path", "")))
     if subject.manifest is not None:

@@ -34,11 +34,12 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A PEFT folder: its configuration and its tensors."""
+    """A PEFT folder: its configuration and its tensors. `base_sha256`: of the weights it was trained on."""
 
     path: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    base_sha256: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,10 @@ def _checkpoint(path: Path) -> Checkpoint:
 
 def _adapter(path: Path) -> Adapter:
     tensors, _ = read_safetensors(path / adapters.WEIGHTS)
-    return Adapter(path, read_json(path / adapters.CONFIG), tensors)
+    base = None
+    if (path / adapters.MANIFEST).exists():
+        base = read_json(path / adapters.MANIFEST).get("base_weights_sha256")
+    return Adapter(path, read_json(path / adapters.CONFIG), tensors, base if isinstance(base, str) else None)
 
 
 def _card(path: Path) -> str | None:

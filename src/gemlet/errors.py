@@ -120,3 +120,10 @@ class QueueFullError(GemletError):
 
     exit_code = 10
     http_status = 429
+
+
+class OutputError(GemletError):
+    """A file or folder cannot be written where it was asked for; what was there is as it was."""
+
+    exit_code = 14
+    http_status = 507

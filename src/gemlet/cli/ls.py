@@ -78,7 +78,11 @@ def table(document: dict[str, Any], now: float) -> list[str]:
     if cache["parts"]:
         parts = ", ".join(f"{name} {_megabytes(size)}" for name, size in cache["parts"].items())
         total = _megabytes(sum(cache["parts"].values()))
-        lines += ["", f"cache {total} of at most {_megabytes(cache['limit'])}: {parts}", f"  in {cache['path']}"]
+        lines += [
+            "",
+            f"cache {total} of at most {_megabytes(cache['limit'])}: {parts}",
+            f"  in {cache['path']}",
+        ]
     if document["orphans"]:
         size = _megabytes(sum(file["bytes"] for file in document["orphans"]))
         lines.append(f"{size} are of models that are gone: gemlet rm --cache removes them with the rest")

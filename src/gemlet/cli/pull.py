@@ -31,7 +31,9 @@ VERDICTS = {"known": "the published file, by its hash", "hub": "as the hub has i
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `gemlet pull`."""
-    parser.add_argument("reference", metavar="REF", help="a known name, or org/repo[:file-or-quant][@revision]")
+    parser.add_argument(
+        "reference", metavar="REF", help="a known name, or org/repo[:file-or-quant][@revision]"
+    )
     parser.add_argument("--accept-licence", action="store_true", help="accept the terms without being asked")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -65,7 +67,8 @@ def lines(pulled: Pulled) -> list[str]:
     """What came, for a person."""
     width = max(len(file.name) for file in pulled.files)
     files = [
-        f"  {file.name:<{width}}  {file.nbytes / 1e6:>9,.1f} MB  {VERDICTS[file.verdict]}" for file in pulled.files
+        f"  {file.name:<{width}}  {file.nbytes / 1e6:>9,.1f} MB  {VERDICTS[file.verdict]}"
+        for file in pulled.files
     ]
     came = f"{pulled.fetched_bytes / 1e6:,.1f} MB came" if pulled.fetched_bytes else "it was here already"
     return [

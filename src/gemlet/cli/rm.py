@@ -10,10 +10,14 @@ from gemlet.cli.terminal import print_json
 from gemlet.errors import GemletError, InvalidRequestError
 
 DESCRIPTION = (
-    "Remove a model: its download and the packed weights together. A file of your own stays, only what gemlet\n"
-    "made of it goes. --cache removes everything that gemlet can make again: packed weights, read prompts."
+    "Remove a model: its download and the packed weights together. A file of your own stays, only what\n"
+    "gemlet made of it goes. --cache removes all that gemlet can make again: packed weights, read prompts."
 )
-EXAMPLES = ("gemlet rm gemma-3-1b-it", "gemlet rm ggml-org/gemma-3-1b-it-GGUF:Q4_K_M --yes", "gemlet rm --cache")
+EXAMPLES = (
+    "gemlet rm gemma-3-1b-it",
+    "gemlet rm ggml-org/gemma-3-1b-it-GGUF:Q4_K_M --yes",
+    "gemlet rm --cache",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -64,9 +64,17 @@ class Listing:
 
 
 class Hub:
-    """A connection. Raises MissingExtraError without huggingface_hub, and typed errors for all that fails."""
+    """A connection. Raises MissingExtraError without huggingface_hub, and typed errors for all that fails.
 
-    def __init__(self, wait: Callable[[float], None] = time.sleep) -> None:
+    endpoint, cache: another hub, another folder, than the library's own variables say.
+    """
+
+    def __init__(
+        self,
+        wait: Callable[[float], None] = time.sleep,
+        endpoint: str | None = None,
+        cache: Path | None = None,
+    ) -> None:
         try:
             self._library: Any = importlib.import_module("huggingface_hub")
         except ImportError:
@@ -74,16 +82,15 @@ class Hub:
         self._errors: Any = importlib.import_module("huggingface_hub.errors")
         self._files: Any = importlib.import_module("huggingface_hub.file_download")
         self._wait = wait
-        importlib.import_module("huggingface_hub.utils").disable_progress_bars()
-
-    @property
-    def cache(self) -> Path:
+        constants = importlib.import_module("huggingface_hub.constants")
+        self._endpoint = endpoint or constants.ENDPOINT
+        self.cache = cache or Path(constants.HF_HUB_CACHE)
         """The folder that downloads lie in."""
-        return Path(importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE)
+        importlib.import_module("huggingface_hub.utils").disable_progress_bars()
 
     def listing(self, repository: str, revision: str | None) -> Listing:
         """What a revision holds; the main branch by default."""
-        api = self._library.HfApi(library_name="gemlet")
+        api = self._library.HfApi(endpoint=self._endpoint, library_name="gemlet")
         wanted = revision or "main"
         info = self._patiently(
             repository, wanted, lambda: api.model_info(repository, revision=wanted, files_metadata=True)
@@ -91,9 +98,7 @@ class Hub:
         files = tuple(_file(sibling) for sibling in info.siblings or ())
         card = info.card_data.to_dict() if info.card_data else {}
         licence = card.get("license")
-        return Listing(
-            repository, wanted, info.sha, files, licence if isinstance(licence, str) else None
-        )
+        return Listing(repository, wanted, info.sha, files, licence if isinstance(licence, str) else None)
 
     def missing(self, listing: Listing, file: HubFile) -> int:
         """Bytes of a file that are still to be fetched."""
@@ -120,7 +125,13 @@ class Hub:
             self._patiently(
                 repository,
                 file.name,
-                lambda: self._library.hf_hub_download(repository, file.name, revision=listing.revision),
+                lambda: self._library.hf_hub_download(
+                    repository,
+                    file.name,
+                    revision=listing.revision,
+                    cache_dir=self.cache,
+                    endpoint=self._endpoint,
+                ),
             )
         )
         advance(before)
@@ -128,12 +139,14 @@ class Hub:
         return path
 
     def _fetch_large(self, listing: Listing, file: HubFile, advance: Advance) -> None:
-        """From where an earlier attempt ended, into a file beside the cache's own, which gets its name last."""
+        """From where an earlier attempt ended, into a file that gets its name last."""
         assert file.etag is not None
         blob = self._blob(listing.repository, file.etag)
         part = _part(blob)
         part.parent.mkdir(parents=True, exist_ok=True)
-        url = self._library.hf_hub_url(listing.repository, file.name, revision=listing.commit)
+        url = self._library.hf_hub_url(
+            listing.repository, file.name, revision=listing.commit, endpoint=self._endpoint
+        )
         headers = self._files.build_hf_headers(library_name="gemlet")
         metadata = self._library.get_hf_file_metadata(url, headers=headers)
         location = metadata.location
@@ -193,7 +206,9 @@ class Hub:
         """Seconds to wait before the next attempt; None where none can help."""
         status = _status(error)
         if status is None:
-            lost = not isinstance(error, (OSError, ValueError)) or isinstance(error, ConnectionError | TimeoutError)
+            lost = not isinstance(error, (OSError, ValueError)) or isinstance(
+                error, ConnectionError | TimeoutError
+            )
             gone = isinstance(error, (self._errors.EntryNotFoundError, self._errors.OfflineModeIsEnabled))
             return float(2**tried) if lost and not gone else None
         if status == 429 or status >= 500:
@@ -228,7 +243,9 @@ class Hub:
             return DownloadError(f"{repository}: the hub answers {what!r} with {status}", hint=hint)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "make room, or let HF_HOME name a folder on another disk; what has come is kept"
-            return DownloadError(f"{repository}: there is no space left for {what!r} in {self.cache}", hint=hint)
+            return DownloadError(
+                f"{repository}: there is no space left for {what!r} in {self.cache}", hint=hint
+            )
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             hint = "HF_HOME names another folder"
             return DownloadError(f"{repository}: {self.cache} cannot be written", hint=hint)
@@ -310,7 +327,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", {})
+    headers: Any = getattr(getattr(error, "response", None), "headers", {})
     with suppress(TypeError, ValueError):
         return max(0.0, float(headers.get("Retry-After")))
     return None
@@ -319,6 +336,6 @@ def _retry_after(error: Exception) -> float | None:
 def _wrong_hash(repository: str, file: HubFile, found: str, what_happened: str) -> DownloadError:
     expected = file.sha256 or file.git_sha1
     return DownloadError(
-        f"{repository}: {file.name} has the wrong hash: {found}, the hub says {expected} ({file.nbytes} bytes)",
+        f"{repository}: {file.name} has the wrong hash: {found}, the hub says {expected}",
         hint=f"{what_happened}; run the same command again",
     )

@@ -1,4 +1,4 @@
-"""What lies on this machine: downloads in the Hugging Face cache, and what gemlet made of models in its own."""
+"""What lies on this machine: downloads in the Hugging Face cache, and what gemlet made of models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = {repository: name for name, repository in NAMES.items()}
 
 @dataclass(frozen=True)
 class PackedFile:
-    """The weights of a model in the kernels' layout, or the sketch of its head. `source`: the model's path."""
+    """Weights in the kernels' layout, or the sketch of a head. `source`: the model's path."""
 
     path: Path
     source: str
@@ -146,4 +146,3 @@ def _text(path: Path) -> str | None:
     with suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8").strip()
     return None
-

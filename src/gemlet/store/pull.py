@@ -1,4 +1,4 @@
-"""Downloading a model: which files of its repository, under which terms, and whether they are the right ones."""
+"""Downloading a model: which files of its repository, under which terms, and whether they are right."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def pull(
     consent: asked for terms with use restrictions that were not accepted on this machine; their acceptance is
     recorded. progress: called with the bytes that came and those that are to come in all.
 
-    Raises LicenceError for terms that are not accepted, here or on the hub, ModelNotFoundError, DownloadError,
-    InvalidRequestError for what cannot be downloaded, MissingExtraError without the `hub` extra.
+    Raises LicenceError for terms that are not accepted, here or on the hub, ModelNotFoundError,
+    DownloadError, InvalidRequestError for what cannot be downloaded, MissingExtraError without the extra.
     KeyboardInterrupt stops it; what has come is kept, and the next call goes on with it.
     """
     if read_settings({}, environ)["offline"].value:
@@ -96,7 +96,7 @@ def pull(
 
 
 def choose_files(listing: Listing, file: str | None) -> list[HubFile]:
-    """What gemlet needs of a repository: a checkpoint, an adapter or one GGUF file, with the papers beside it.
+    """What gemlet needs of a repository: a checkpoint, an adapter or a GGUF file, with the papers beside it.
 
     file: a file's name, or a part such as Q4_0 that only one GGUF file's name has.
     """
@@ -154,8 +154,8 @@ def _fetch(
     _need_room(hub.cache, total)
     counter = _Counter(total, progress)
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="gemlet-pull") as pool:
-        coming = [pool.submit(hub.fetch, listing, file, counter.add) for file in files]
         try:
+            coming = [pool.submit(hub.fetch, listing, file, counter.add) for file in files]
             done, _ = wait(coming, return_when=FIRST_EXCEPTION)
         except KeyboardInterrupt:
             counter.stop()
@@ -167,14 +167,10 @@ def _fetch(
             error = next((e for e in (f.exception() for f in failed) if not isinstance(e, Stopped)), None)
             raise error or DownloadError(f"{listing.repository}: the download was stopped")
     paths = [future.result() for future in coming]
-    pulled = tuple(
-        _judged(listing.repository, file, path) for file, path in zip(files, paths, strict=True)
-    )
+    pulled = tuple(_judged(listing.repository, file, path) for file, path in zip(files, paths, strict=True))
     snapshot = _snapshot(files[0], paths[0])
     single = next((path for path in paths if path.suffix == ".gguf"), snapshot)
-    return Pulled(
-        reference, listing.repository, listing.commit, str(single), listing.licence, total, pulled
-    )
+    return Pulled(reference, listing.repository, listing.commit, str(single), listing.licence, total, pulled)
 
 
 def _judged(repository: str, file: HubFile, path: Path) -> PulledFile:

@@ -1,4 +1,4 @@
-"""Taking models off this machine: the download and all that gemlet made of it, together; and the cache's limit."""
+"""Taking models off this machine, with all that gemlet made of them; and the cache's limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def find(reference: str, environ: Mapping[str, str] = os.environ) -> Entry:
             return entry
     if reference != EMBEDDED:
         parsed = parse_reference(reference)
-        path = (expanded(parsed.target) if parsed.kind == "path" else resolve(reference, environ).path).resolve()
+        path = (
+            expanded(parsed.target) if parsed.kind == "path" else resolve(reference, environ).path
+        ).resolve()
         for entry in known:
             if entry.path.resolve() == path:
                 return entry
@@ -56,7 +58,7 @@ def remove(entry: Entry, environ: Mapping[str, str] = os.environ) -> int:
 
 
 def clear_cache(environ: Mapping[str, str] = os.environ) -> int:
-    """Remove everything that gemlet can make again; the bytes that were freed. What runs keeps what it has."""
+    """Remove all that gemlet can make again; the bytes that were freed. What runs keeps what it has."""
     freed = 0
     for name, nbytes in cache_parts(environ).items():
         try:
@@ -105,7 +107,11 @@ def _remove_download(entry: Entry) -> None:
     snapshot = next(path for path in (entry.path, *entry.path.parents) if path.parent.name == "snapshots")
     repository = snapshot.parent.parent
     others = [path for path in snapshot.rglob("*.gguf") if path != entry.path]
-    files = [entry.path] if entry.kind == "gguf" and others else [p for p in snapshot.rglob("*") if not p.is_dir()]
+    files = (
+        [entry.path]
+        if entry.kind == "gguf" and others
+        else [p for p in snapshot.rglob("*") if not p.is_dir()]
+    )
     blobs = {path.resolve() for path in files if path.is_symlink()}
     for path in files:
         path.unlink(missing_ok=True)

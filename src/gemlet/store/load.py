@@ -74,9 +74,7 @@ def load(
     config = loaded.facts.config
     keep_within_limit(packed_path(loaded.facts.path, weights, cache_dir()))
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
-    if limit is not None and limit > config.context_length:
-        hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
-        raise ContextLengthError(limit, config.context_length, hint=hint)
+    _check_context(limit, config.context_length)
     tokenizer = _tokenizer(loaded)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
@@ -97,6 +95,12 @@ def load(
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
     )
+
+
+def _check_context(limit: int | None, most: int) -> None:
+    if limit is not None and limit > most:
+        hint = f"the model was made for {most} tokens: ask for a context of at most as many"
+        raise ContextLengthError(limit, most, hint=hint)
 
 
 def prefix_dir() -> Path:

@@ -79,6 +79,13 @@ class LicenceError(GemletError):
     http_status = 403
 
 
+class DownloadError(GemletError):
+    """A download that did not come, or not whole, or not as it should be; what came of it is kept."""
+
+    exit_code = 12
+    http_status = 502
+
+
 class MissingExtraError(GemletError):
     """A feature whose optional dependency is not installed."""
 
@@ -113,3 +120,10 @@ class QueueFullError(GemletError):
 
     exit_code = 10
     http_status = 429
+
+
+class OutputError(GemletError):
+    """A file or folder cannot be written where it was asked for; what was there is as it was."""
+
+    exit_code = 14
+    http_status = 507

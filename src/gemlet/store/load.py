@@ -20,6 +20,7 @@ from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
 from gemlet.ops.sketch import Pieces
 from gemlet.store.references import resolve
+from gemlet.store.remove import keep_within_limit
 from gemlet.store.settings import cache_dir, read_settings
 from gemlet.text.template import template_sha256
 from gemlet.text.tokenizer import Tokenizer
@@ -71,10 +72,9 @@ def load(
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
+    keep_within_limit(packed_path(loaded.facts.path, weights, cache_dir()))
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
-    if limit is not None and limit > config.context_length:
-        hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
-        raise ContextLengthError(limit, config.context_length, hint=hint)
+    _check_context(limit, config.context_length)
     tokenizer = _tokenizer(loaded)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
@@ -95,6 +95,12 @@ def load(
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
     )
+
+
+def _check_context(limit: int | None, most: int) -> None:
+    if limit is not None and limit > most:
+        hint = f"the model was made for {most} tokens: ask for a context of at most as many"
+        raise ContextLengthError(limit, most, hint=hint)
 
 
 def prefix_dir() -> Path:

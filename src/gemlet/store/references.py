@@ -27,8 +27,11 @@ NAMES = {
     "gemma-3-1b-it": "google/gemma-3-1b-it",
     "gemma-3-1b-pt": "google/gemma-3-1b-pt",
     "gemma-3-1b-it-qat": "google/gemma-3-1b-it-qat-q4_0-gguf",
+    "gemma-3-1b-it-qat-unquantized": "google/gemma-3-1b-it-qat-q4_0-unquantized",
+    "gemma-3-1b-pt-qat": "google/gemma-3-1b-pt-qat-q4_0-gguf",
     "gemma-3-270m-it": "google/gemma-3-270m-it",
     "gemma-3-270m": "google/gemma-3-270m",
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
 """Short names of models and the repository each stands for."""
 
@@ -189,7 +192,7 @@ def _default(environ: Mapping[str, str], progress: Callable[[int, int], None] | 
             raise ModelNotFoundError(missing.message, hint=hint) from None
     notice = (
         f"{DEFAULT} is not on this machine: using the embedded Gemma 3 270M base model; "
-        f"for the real one, accept its terms at huggingface.co/{NAMES[DEFAULT]} and download it"
+        f"for the real one: gemlet pull {DEFAULT}"
     )
     return Found(path, EMBEDDED, (notice,))
 

@@ -21,6 +21,7 @@ VERBS = {
     "replay": "run recorded traffic against another model or endpoint, and compare",
     "ps": "the servers that run on this machine",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
+    "plan": "memory, speed and cost of a model before it is loaded, here or elsewhere",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",
 }

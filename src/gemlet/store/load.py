@@ -75,7 +75,7 @@ def load(
     if limit is not None and limit > config.context_length:
         hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
         raise ContextLengthError(limit, config.context_length, hint=hint)
-    tokenizer = _tokenizer(loaded)
+    tokenizer = open_tokenizer(loaded)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
@@ -115,13 +115,14 @@ def sketch_head(decoder: Decoder, loaded: Loaded, weights: str = "auto") -> Piec
         return
 
     def samples() -> list[int]:
-        return _tokenizer(loaded).encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
+        return open_tokenizer(loaded).encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
 
     path = packed_path(loaded.facts.path, weights, cache_dir()).with_suffix(".head")
     yield from use_sketch(decoder, loaded.weights, samples, path)
 
 
-def _tokenizer(loaded: Loaded) -> Tokenizer:
+def open_tokenizer(loaded: Loaded) -> Tokenizer:
+    """The tokenizer of a model; ModelFileError where the model has not a row for each of its pieces."""
     tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
     rows = loaded.facts.config.vocab_size
     if tokenizer.vocab_size < rows:

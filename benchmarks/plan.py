@@ -1,9 +1,10 @@
 """Forecasts of `gemlet plan` against measurement: memory and speed, by type, context and number of streams.
 
-Usage: plan.py MODEL[=WEIGHTS][@LONGEST]... [--contexts 64 2048 8192] [--streams 1 4 8] [--rounds 3] [--gate FILE]
-LONGEST: the longest context of that model. Memory is that of a fresh process for each model and context. For speed every model and context has a process;
-a round measures each once, with the machine's limits just before, which its forecast is made from.
---gate: as in plan_steps.py. Writes benchmarks/results/plan-*.json.
+Usage: plan.py MODEL[=WEIGHTS][@LONGEST]... [--contexts 64 2048 8192] [--streams 1 4 8] [--rounds 3]
+               [--memory also|only|not] [--gate FILE]
+LONGEST: the longest context of that model. Memory is that of a fresh process for each model and context. For
+speed every model and context has a process; a round measures each once, with the machine's limits just
+before, which its forecast is made from. --gate: as in plan_steps.py. Writes benchmarks/results/plan-*.json.
 """
 
 from __future__ import annotations

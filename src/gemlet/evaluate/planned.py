@@ -67,7 +67,7 @@ def measure_memory(load: Load, streams: Sequence[int] | None = None) -> dict[int
         engine.call("open_tokenizer")
         fill(engine, load, 0, [])
         counts = [max(load.streams)] if streams is None else sorted(streams)
-        return {count: engine.call("hold", load.prompt, count, 1000) for count in counts}
+        return {count: engine.call("hold", load.prompt, count, load.vocab_size // 2) for count in counts}
 
 
 def measure_rounds(

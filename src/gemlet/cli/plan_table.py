@@ -35,6 +35,8 @@ def _head(document: Document) -> Iterator[str]:
         f"{rates['byte_products'] / 1e9:.0f} G multiply-adds/s of bytes, {machine['threads']} threads, "
         f"{machine['instruction_set']}"
     )
+    if machine["described"]:
+        yield "            its cores count as those that were measured; ± does not cover how they differ"
 
 
 _PARTS = {

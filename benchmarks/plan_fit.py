@@ -61,9 +61,7 @@ def start(samples: list[Sample]) -> dict[str, Any]:
         if sample.kind in ("layers", "head"):
             taken[sample.kind, sample.format, sample.step.rows].append(sample.seconds * rate / weights)
     curves = {
-        kind: {
-            name: [[row, statistics.median(taken[kind, name, row])] for row in rows] for name in formats
-        }
+        kind: {name: [[row, statistics.median(taken[kind, name, row])] for row in rows] for name in formats}
         for kind, formats, rows in (
             ("layers", LAYER_FORMATS, ROWS),
             ("head", HEAD_FORMATS, HEAD_ROWS),

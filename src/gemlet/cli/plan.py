@@ -140,6 +140,8 @@ def _subject(parsed: argparse.Namespace) -> Subject:
         return from_name(parsed.model, parsed.weights)
     for line in () if parsed.quiet else found.notices:
         note(line)
+    if found.adapter is not None and not parsed.quiet:
+        note("the adapter is not counted: it is small beside the model")
     return from_file(found.path, parsed.weights)
 
 

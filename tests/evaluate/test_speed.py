@@ -10,11 +10,11 @@ import pytest
 from gemlet.errors import MissingExtraError, UnsupportedParameterError
 from gemlet.evaluate import speed
 from gemlet.evaluate.record import commit, spread
-from gemlet.evaluate.roofline import Work
 from gemlet.evaluate.speed import measure, plan_speed
 from gemlet.evaluate.speed_plot import check_plot, plot
 from gemlet.evaluate.speed_result import describe_stage, memory_rows, table, table_row
 from gemlet.evaluate.stages import QUICK, STAGES, Plan, Samples, Stage
+from gemlet.model.work import Work
 from gemlet.ops.limits import Limits
 
 

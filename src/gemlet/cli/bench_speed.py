@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from gemlet.cli.terminal import is_screen, note, print_json
+from gemlet.cli.progress_line import ProgressLine
+from gemlet.cli.terminal import note, print_json
 from gemlet.errors import InvalidRequestError
 
 DESCRIPTION = """Measure prefill, decoding, streams, the first token, the start of a process, and memory.
@@ -87,7 +87,7 @@ def execute(parsed: argparse.Namespace) -> int:
         for line in found.notices:
             note(line)
         note(f"{plan.threads} threads: {plan.why_threads}")
-    progress = _Progress(parsed.quiet)
+    progress = ProgressLine(parsed.quiet)
     try:
         result = measure(plan, progress)
     finally:
@@ -107,28 +107,6 @@ def _check(parsed: argparse.Namespace) -> None:
         value = getattr(parsed, name)
         if value is not None and not 1 <= value <= 256:
             raise InvalidRequestError(f"--{name} must be from 1 to 256, not {value}")
-
-
-class _Progress:
-    """One line on a screen, rewritten; one line a round elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._screen = is_screen(sys.stderr)
-        self._round = ""
-
-    def __call__(self, text: str) -> None:
-        if self._quiet:
-            return
-        if self._screen:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif (begun := text.partition(":")[0]) != self._round:
-            self._round = begun
-            note(begun)
-
-    def close(self) -> None:
-        if self._screen and not self._quiet:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _baseline(path: Path, model: Path, quick: bool) -> Path:

@@ -25,6 +25,7 @@ VERBS = {
     "ps": "the servers that run on this machine",
     "check": "licence, origin, identity and card of a model or of a folder to be shipped",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
+    "plan": "memory, speed and cost of a model before it is loaded, here or elsewhere",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",
 }

@@ -20,17 +20,25 @@ from typing import IO, Any
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.types import as_dict
 
-CALLS = ("prefill", "decode", "streams", "answer", "memory", "kv_price", "prompt_work", "step_work")
+CALLS = (
+    *("prefill", "decode", "streams", "answer", "memory", "kv_price", "prompt_work", "step_work"),
+    *("fill", "time_steps", "hold", "open_tokenizer"),
+)
 """What a parent may ask for."""
 
 SECONDS_TO_END = 5.0
 
 
 class EngineProcess:
-    """A context manager: the engine's calls, each run in the child. `seconds_to_load` is from its start."""
+    """A context manager: the engine's calls, each run in the child. `seconds_to_load` is from its start.
 
-    def __init__(self, name: str, model: Path, threads: int, context: int) -> None:
-        arguments = [name, str(model), str(threads), str(context)]
+    `weights`: the type that they are computed in, for an engine that has a choice.
+    """
+
+    def __init__(
+        self, name: str, model: Path, threads: int, context: int, weights: str | None = None
+    ) -> None:
+        arguments = [name, str(model), str(threads), str(context), *([] if weights is None else [weights])]
         self.name = name
         began = time.perf_counter()
         self._process = subprocess.Popen(
@@ -103,9 +111,9 @@ def serve(arguments: list[str], requests: IO[str], answers: IO[str]) -> None:
         answers.write(json.dumps(document) + "\n")
         answers.flush()
 
-    name, model, threads, context = arguments
+    name, model, threads, context, *weights = arguments
     try:
-        engine = ENGINES[name](Path(model), int(threads), int(context))
+        engine = ENGINES[name](Path(model), int(threads), int(context), *weights)
         answer({"result": engine.details})
         for line in requests:
             request = json.loads(line)

@@ -7,6 +7,7 @@ import importlib.util
 import queue
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,20 +15,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from gemlet.errors import GemletError, ModelFileError
-from gemlet.evaluate.roofline import Work, prompt_work, step_work
 from gemlet.evaluate.stages import OURS
 from gemlet.infer.engine import Engine as AnswerEngine
 from gemlet.infer.requests import AnswerRequest, Event, Failed, Token
 from gemlet.machine.memory import resident_bytes
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import load
-from gemlet.ops.batch import Batch, State
+from gemlet.model.work import Work, prompt_work, step_work
+from gemlet.ops.batch import Batch, Page, State, pages_for
 from gemlet.ops.sketch import finish
-from gemlet.store.load import sketch_head
+from gemlet.store.load import open_tokenizer, sketch_head
 from gemlet.store.settings import cache_dir
+from gemlet.text.tokenizer import Tokenizer
 from gemlet.types import Sampling
 
 PEER_PACKAGE = "llama-cpp-python"
+
+GREEDY_STEPS = 24
+"""After which most pages of a mapped sketch of the head are in memory."""
 
 
 class MissingPeerError(GemletError):
@@ -67,13 +72,17 @@ class Gemlet:
 
     name = OURS
 
-    def __init__(self, model: Path, threads: int, context: int) -> None:
-        loaded = load(model, cache_dir=cache_dir())
+    def __init__(self, model: Path, threads: int, context: int, weights: str = "auto") -> None:
+        loaded = load(model, weights, cache_dir=cache_dir())
         self._weights, self.config = loaded.weights, loaded.facts.config
         self._decoder = Decoder(self.config, loaded.weights, threads=threads)
-        finish(sketch_head(self._decoder, loaded))
+        finish(sketch_head(self._decoder, loaded, weights))
         self._state = self._decoder.new_state()
         self._answers: AnswerEngine | None = None
+        self._loaded = loaded
+        self._tokenizer: Tokenizer | None = None
+        self._marks: dict[int, State] = {}
+        self._held: list[State] = []
         self.details = f"{self._decoder.instruction_set}, weights {loaded.weights.weights_type}"
 
     def prefill(self, ids: Sequence[int]) -> float:
@@ -98,6 +107,57 @@ class Gemlet:
     def streams(self, count: int, ids: Sequence[int]) -> list[float]:
         states = [self._decoder.new_state() for _ in range(count)]
         return [self._step([(state, [token]) for state in states]) for token in ids]
+
+    def open_tokenizer(self) -> None:
+        """Hold the tokenizer too, as a process does that answers text."""
+        self._tokenizer = open_tokenizer(self._loaded)
+
+    def fill(self, ids: Sequence[int], lengths: Sequence[int]) -> int:
+        """Read ids and keep the sequence as it was at each of these lengths, for `time_steps` and `hold`."""
+        state = self._decoder.new_state()
+        self._marks = {0: state.copy()}
+        for length in sorted(set(lengths) - {0}):
+            for start in range(state.length, length, self._decoder.max_rows):
+                self._step([(state, ids[start : min(start + self._decoder.max_rows, length)])], "none")
+            self._marks[length] = state.copy()
+        return state.length
+
+    def time_steps(
+        self, length: int, streams: int, ids: Sequence[int], times: int, logits: str = "last"
+    ) -> list[float]:
+        """Seconds of each of `times` steps that feed ids to `streams` sequences of the filled `length`."""
+        states = self._separate(length, streams)
+        return [self._step([(state, ids) for state in states], logits) for _ in range(times)]
+
+    def hold(self, length: int, streams: int, token: int) -> dict[str, int]:
+        """Memory while so many sequences of the filled `length` are kept, after a step of them together."""
+        self._held = []
+        self._held = self._separate(length, streams)
+        self._step([(state, [token]) for state in self._held])
+        alone = self._held[0].copy()
+        for _ in range(GREEDY_STEPS):
+            self._decoder.step(replace(Batch.of([(alone, [token])]), top=1))
+        del alone
+        return self.memory() | {"kv": sum(state.nbytes for state in self._held)}
+
+    def _separate(self, length: int, streams: int) -> list[State]:
+        """Sequences that share no memory, as those of different prompts."""
+        mark = self._marks[length]
+        states = [mark.copy()]
+        if streams == 1 or length == 0:
+            return states + [mark.copy() for _ in range(streams - 1)]
+        first = {False: 0, True: mark.first_page}
+        kept = [
+            (local, index, mark.page(index, local))
+            for local in (False, True)
+            for index in range(first[local], pages_for(length))
+        ]
+        for _ in range(streams - 1):
+            halves: tuple[list[Page], list[Page]] = ([], [])
+            for local, index, page in kept:
+                halves[local].append(self._decoder.restore_page(index, local, page.rows, page.save()))
+            states.append(self._decoder.join(*halves, length))
+        return states
 
     def answer(self, ids: Sequence[int], tokens: int) -> list[float]:
         if self._answers is None:

@@ -20,7 +20,6 @@ from gemlet.errors import GemletError, UnsupportedParameterError
 from gemlet.evaluate.engine_process import EngineProcess
 from gemlet.evaluate.engines import PEER_PACKAGE, LlamaCpp, check_peer, random_ids
 from gemlet.evaluate.record import provenance
-from gemlet.evaluate.roofline import Work
 from gemlet.evaluate.speed_result import describe_memory, describe_stage, memory_rows, table_row
 from gemlet.evaluate.stages import OURS, QUICK, STAGES, WARM_UP, Plan, Samples, Stage
 from gemlet.machine.disturbance import activity, disturbances
@@ -28,6 +27,7 @@ from gemlet.machine.threads import threads as thread_choice
 from gemlet.model.config import ModelConfig
 from gemlet.model.sources import open_source, weight_files_of
 from gemlet.model.weights import load
+from gemlet.model.work import Work
 from gemlet.ops.limits import measure_limits
 from gemlet.ops.native import MOST_THREADS
 from gemlet.store.settings import cache_dir

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from gemlet.evaluate.record import spread
-from gemlet.evaluate.roofline import Work
 from gemlet.evaluate.stages import OURS, Plan, Samples, Stage
+from gemlet.model.work import Work
 from gemlet.ops.limits import Limits
 
 

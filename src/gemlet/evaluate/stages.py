@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gemlet.evaluate.roofline import Work
+from gemlet.model.work import Work
 from gemlet.ops.limits import Limits
 
 OURS = "gemlet"

@@ -35,6 +35,12 @@ def head_of(weights: Weights) -> Packed:
     return weights.packed.get("output", weights.packed["token_embd"])
 
 
+def gains_by_sketch(weights: Weights) -> bool:
+    """Whether the head of these weights gets a sketch."""
+    head = head_of(weights)
+    return head.nbytes >= max(LEAST_BYTES, LEAST_SHARE * weights.nbytes) and can_sketch(head)
+
+
 def use_sketch(
     decoder: Decoder, weights: Weights, samples: Callable[[], Sequence[int]], path: Path | None
 ) -> Pieces[None]:
@@ -44,9 +50,9 @@ def use_sketch(
     nothing for a head that is small, or small beside the other weights. A kept one is there after the first
     piece. One that cannot be kept, for want of room or rights, serves as long as the decoder.
     """
-    head = head_of(weights)
-    if head.nbytes < max(LEAST_BYTES, LEAST_SHARE * weights.nbytes) or not can_sketch(head):
+    if not gains_by_sketch(weights):
         return
+    head = head_of(weights)
     sketch = None if path is None else read_sketch(path, weights)
     if sketch is not None:
         decoder.use_sketch(sketch)

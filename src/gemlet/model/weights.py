@@ -95,6 +95,29 @@ def packed_path(path: str | Path, weights: str, cache_dir: Path) -> Path:
     return cache_dir / "packed" / f"{name}-{weights}-{digest}.safetensors"
 
 
+def outline(
+    kinds: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], weights: str = "auto"
+) -> Weights:
+    """Weights as `load` would give them, in types and sizes only: their arrays take no memory and hold zeros.
+
+    kinds: how each matrix is stored, such as Q4_0; shapes: of every tensor. Raises as `load` does.
+    """
+    types = compute_types(kinds, _checked(weights))
+    packed, vectors = {}, {}
+    for name, shape in shapes.items():
+        if name not in kinds:
+            vectors[name] = np.broadcast_to(np.float32(0), shape)
+            continue
+        rows, columns = shape
+        format = packed_format(kinds[name], columns, types[name])
+        arrays = {
+            part: np.broadcast_to(np.zeros((), dtype), sizes)
+            for part, (dtype, sizes) in layout(format, rows, columns).items()
+        }
+        packed[name] = Packed(format, rows, columns, arrays)
+    return Weights(packed, vectors, "", "+".join(sorted(set(kinds.values()))))
+
+
 def _checked(weights: str) -> WeightsType:
     if weights not in get_args(WeightsType):
         raise InvalidRequestError(f"weights: {weights!r} is not one of {', '.join(get_args(WeightsType))}")
@@ -121,16 +144,23 @@ def _load_source(
 # --- What each matrix becomes
 
 
-def _compute_types(source: Source, weights: WeightsType) -> dict[str, ComputeType]:
-    """The compute type of every matrix."""
-    matrices = {name: tensor for name, tensor in source.tensors.items() if len(tensor.shape) == 2}
+def compute_types(kinds: Mapping[str, str], weights: WeightsType) -> dict[str, ComputeType]:
+    """The compute type of every matrix, by how each is stored."""
     if weights == "auto":
-        kinds = {tensor.kind for tensor in matrices.values()}
-        is_bf16 = "BF16" in kinds and all(KINDS[kind].is_float for kind in kinds)
-        return dict.fromkeys(matrices, "int8" if is_bf16 else "stored")
+        is_bf16 = "BF16" in kinds.values() and all(KINDS[kind].is_float for kind in kinds.values())
+        return dict.fromkeys(kinds, "int8" if is_bf16 else "stored")
     if weights == "int4":
-        return {name: "int4" if name.startswith("blk.") else "int8" for name in matrices}
-    return dict.fromkeys(matrices, weights)
+        return {name: "int4" if name.startswith("blk.") else "int8" for name in kinds}
+    return dict.fromkeys(kinds, weights)
+
+
+def _compute_types(source: Source, weights: WeightsType) -> dict[str, ComputeType]:
+    return compute_types(matrix_kinds(source), weights)
+
+
+def matrix_kinds(source: Source) -> dict[str, str]:
+    """How each matrix of a model is stored, such as Q4_0."""
+    return {name: tensor.kind for name, tensor in source.tensors.items() if len(tensor.shape) == 2}
 
 
 def _weights_type(source: Source, weights: WeightsType) -> str:

@@ -84,6 +84,22 @@ def can_sketch(head: Packed) -> bool:
     return head.format in ("i4", "i8", "i8h")
 
 
+def sketch_bytes(rows: int, columns: int) -> int:
+    """Bytes of the sketch of a head of that shape."""
+    panels, fine = -(-rows // PANEL) * _lines(columns), rows * -(-columns // 128)
+    return 64 * (panels + fine) + 4 * (rows + columns * columns + 2 * columns)
+
+
+def _nibbles(columns: int) -> int:
+    return min(columns - BYTES, int(columns * NIBBLES) // 16 * 16)
+
+
+def _lines(columns: int) -> int:
+    """Of 64 bytes, in a panel."""
+    nibbles = _nibbles(columns)
+    return BYTES // 4 + nibbles // 8 + (columns - BYTES - nibbles) // 16 + 1
+
+
 def build_sketch(head: Packed, hidden: Float32) -> Pieces[HeadSketch | None]:
     """The sketch of a head, fitted to final hidden states [n, columns]; None where it could not help.
 
@@ -152,7 +168,7 @@ class _Fit:
     @classmethod
     def of(cls, head: Packed, sample: Float32, inverse: Float32, transform: Float64) -> _Fit:
         columns = head.columns
-        nibbles = min(columns - BYTES, int(columns * NIBBLES) // 16 * 16)
+        nibbles = _nibbles(columns)
         values = sample @ transform.astype(np.float32)
         centres = values.mean(axis=0)
         deviation = values.std(axis=0)
@@ -172,10 +188,9 @@ class _Fit:
         return np.repeat(np.array([255, 15, 3], np.float32), counts)
 
     def empty_arrays(self) -> dict[str, NDArray[Any]]:
-        lines = self.bytes // 4 + self.nibbles // 8 + (self.columns - self.bytes - self.nibbles) // 16 + 1
         panels = self.inverse.T.reshape(self.columns, -1, PANEL).transpose(1, 0, 2)
         return {
-            "panels": np.empty((-(-self.rows // PANEL), lines, 64), np.uint8),
+            "panels": np.empty((-(-self.rows // PANEL), _lines(self.columns), 64), np.uint8),
             "fine": np.empty((self.rows, -(-self.columns // 128), 64), np.uint8),
             "drops": np.empty(self.rows, np.float32),
             "inverse": np.ascontiguousarray(panels),

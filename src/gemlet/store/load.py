@@ -75,7 +75,7 @@ def load(
     keep_within_limit(packed_path(loaded.facts.path, weights, cache_dir()))
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
     _check_context(limit, config.context_length)
-    tokenizer = _tokenizer(loaded)
+    tokenizer = open_tokenizer(loaded)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
@@ -121,13 +121,14 @@ def sketch_head(decoder: Decoder, loaded: Loaded, weights: str = "auto") -> Piec
         return
 
     def samples() -> list[int]:
-        return _tokenizer(loaded).encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
+        return open_tokenizer(loaded).encode(SAMPLES.read_text(encoding="utf-8"), bos=True)
 
     path = packed_path(loaded.facts.path, weights, cache_dir()).with_suffix(".head")
     yield from use_sketch(decoder, loaded.weights, samples, path)
 
 
-def _tokenizer(loaded: Loaded) -> Tokenizer:
+def open_tokenizer(loaded: Loaded) -> Tokenizer:
+    """The tokenizer of a model; ModelFileError where the model has not a row for each of its pieces."""
     tokenizer = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
     rows = loaded.facts.config.vocab_size
     if tokenizer.vocab_size < rows:

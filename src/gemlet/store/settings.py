@@ -152,7 +152,7 @@ def _read_file(path: Path) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         where = f"{path}:{number}"
-        pair = _parse_line(line, where)
+        pair = parse_line(line, where)
         if pair is None:
             continue
         key, value = pair
@@ -160,6 +160,8 @@ def _read_file(path: Path) -> dict[str, Setting]:
             raise ConfigError(f"{where}: unknown setting {key!r}", hint=f"known: {', '.join(KEYS)}")
         if key in settings:
             raise ConfigError(f"{where}: {key} is set twice, first at {settings[key].where}")
+        if isinstance(value, float):
+            raise ConfigError(f"{where}: {key} must not be a fraction, as {value!r} is")
         settings[key] = Setting(key, _parse(key, value, where), "file", where)
     return settings
 
@@ -167,15 +169,15 @@ def _read_file(path: Path) -> dict[str, Setting]:
 # The part of TOML that a flat file needs, so that Python 3.10 reads the same files as later versions.
 _LINE = re.compile(
     r"""\s*(?P<key>[A-Za-z0-9_-]+)\s*=\s*
-    (?: "(?P<basic>(?:[^"\\]|\\.)*)" | '(?P<literal>[^']*)' | (?P<bare>[A-Za-z0-9_+-]+) )
+    (?: "(?P<basic>(?:[^"\\]|\\.)*)" | '(?P<literal>[^']*)' | (?P<bare>[A-Za-z0-9_+.-]+) )
     \s*(?:\#.*)?""",
     re.VERBOSE,
 )
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t"}
 
 
-def _parse_line(line: str, where: str) -> tuple[str, str | int | bool] | None:
-    """Key and value of a line; None for an empty line or a comment."""
+def parse_line(line: str, where: str) -> tuple[str, str | int | float | bool] | None:
+    """Key and value of a line; None for an empty line or a comment. ConfigError for anything else."""
     if not line.strip() or line.lstrip().startswith("#"):
         return None
     match = _LINE.fullmatch(line)
@@ -191,6 +193,8 @@ def _parse_line(line: str, where: str) -> tuple[str, str | int | bool] | None:
         return match["key"], bare == "true"
     if re.fullmatch(r"[+-]?(0|[1-9][0-9_]*)", bare):
         return match["key"], int(bare)
+    if re.fullmatch(r"[+-]?(0|[1-9][0-9]{0,15})\.[0-9]{1,16}", bare):
+        return match["key"], float(bare)
     raise ConfigError(f"{where}: {bare!r} is not a TOML value", hint='put text in quotes: name = "text"')
 
 

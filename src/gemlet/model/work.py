@@ -44,13 +44,13 @@ class Work:
 def step_work(config: ModelConfig, weights: Weights, position: int, streams: int = 1) -> Work:
     """One step of `streams` sequences, each with one token at `position` whose logits are wanted."""
     work = _matrices(config, weights, rows=streams, logit_rows=streams)
-    one = Work(config.kv_bytes(position), 0, _attention(config, position))
+    one = Work(config.kv_bytes(position), 0, attention_products(config, position))
     return Work(streams * one.bytes, 0, streams * one.float_products) + work
 
 
 def prompt_work(config: ModelConfig, weights: Weights, tokens: int) -> Work:
     """A prompt of which the last token's logits are wanted."""
-    attention = sum(_attention(config, position) for position in range(tokens))
+    attention = sum(attention_products(config, position) for position in range(tokens))
     return _matrices(config, weights, tokens, 1) + Work(config.kv_bytes(tokens), 0, attention)
 
 
@@ -71,7 +71,8 @@ def _product(matrix: Packed, rows: int) -> Work:
     return Work(matrix.nbytes, 0 if dense else products, products if dense else 0)
 
 
-def _attention(config: ModelConfig, position: int) -> int:
-    """Multiply-adds of queries with keys and of weights with values."""
-    without = config.flops(0, logits=False) - 4 * config.num_layers * config.query_width
-    return (config.flops(position, logits=False) - without) // 2
+def attention_products(config: ModelConfig, position: int) -> int:
+    """Multiply-adds of a token's queries with keys and of weights with values."""
+    windows = map(config.window, range(config.num_layers))
+    attended = sum(position + 1 if window is None else min(position + 1, window) for window in windows)
+    return 2 * attended * config.query_width

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gemlet.evaluate.roofline import Work, prompt_work, step_work
 from gemlet.model.config import ModelConfig
 from gemlet.model.weights import Weights, load
+from gemlet.model.work import Work, prompt_work, step_work
 from gemlet.ops.limits import Limits
 from tests.synthetic import tiny_config, write_tiny_gguf
 

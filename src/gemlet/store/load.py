@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,13 +15,17 @@ from gemlet.infer.draft_model import DraftModel
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.model.adapters import AdapterFile, read_adapter
+from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
+from gemlet.model.families import FAMILIES
 from gemlet.model.head import use_sketch
 from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
 from gemlet.ops.sketch import Pieces
 from gemlet.store.references import resolve
 from gemlet.store.settings import cache_dir, read_settings
+from gemlet.text.byte_level import ByteLevelTokenizer
+from gemlet.text.chat_template import ChatTemplate
 from gemlet.text.template import template_sha256
 from gemlet.text.tokenizer import Tokenizer
 from gemlet.types import Manifest
@@ -72,10 +77,10 @@ def load(
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
     config = loaded.facts.config
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
-    if limit is not None and limit > config.context_length:
-        hint = f"the model was made for {config.context_length} tokens: ask for a context of at most as many"
-        raise ContextLengthError(limit, config.context_length, hint=hint)
+    _check_context(limit, config.context_length)
     tokenizer = _tokenizer(loaded)
+    config = replace(config, stop_ids=_stop_ids(config, tokenizer))
+    template = _template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
@@ -83,9 +88,10 @@ def load(
     return Model(
         decoder,
         tokenizer,
-        manifest=_manifest(found.reference, loaded, adapter, tokenizer, decoder),
+        manifest=_manifest(found.reference, loaded, adapter, tokenizer, decoder, template),
         sampling=loaded.facts.sampling,
         has_chat_format=loaded.facts.chat_template is not None,
+        template=template,
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
@@ -130,6 +136,22 @@ def _tokenizer(loaded: Loaded) -> Tokenizer:
     return tokenizer
 
 
+def _stop_ids(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Those of the files, and the control tokens that end an answer in every model of the family."""
+    named = (tokenizer.control_id(name) for name in FAMILIES[config.family].stop_names)
+    return tuple(sorted({*config.stop_ids, *(token_id for token_id in named if token_id is not None)}))
+
+
+def _template(loaded: Loaded, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The model's own chat template, where its family has not one format for all."""
+    facts = loaded.facts
+    if facts.chat_template is None or not isinstance(tokenizer, ByteLevelTokenizer):
+        return None
+    ids = {"bos_token": facts.config.bos_id, "eos_token": facts.config.stop_ids[0]}
+    names = {key: tokenizer.shown([token_id]) for key, token_id in ids.items()}
+    return ChatTemplate(facts.chat_template, tokenizer, names, facts.path)
+
+
 def _speculator(
     draft: object, threads: int | None, tokenizer: Tokenizer, progress: Progress | None
 ) -> AdaptiveSpeculator | None:
@@ -156,13 +178,19 @@ def _draft_decoder(ref: str, threads: int | None, tokenizer: Tokenizer, progress
 
 
 def _manifest(
-    reference: str, loaded: Loaded, adapter: AdapterFile | None, tokenizer: Tokenizer, decoder: Decoder
+    reference: str,
+    loaded: Loaded,
+    adapter: AdapterFile | None,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    template: ChatTemplate | None,
 ) -> Manifest:
+    base = loaded.facts.chat_template is None
     return Manifest(
         model=reference,
         weights_sha256=loaded.weights.sha256,
         tokenizer_sha256=tokenizer.sha256,
-        template_sha256=template_sha256(base=loaded.facts.chat_template is None),
+        template_sha256=template_sha256(base=base) if template is None else template.sha256,
         adapter_sha256=None if adapter is None else adapter.sha256,
         weights_type=loaded.weights.weights_type,
         activation_type=decoder.activation_type,
@@ -171,6 +199,12 @@ def _manifest(
         instruction_set=decoder.instruction_set,
         engine_version=__version__,
     )
+
+
+def _check_context(wanted: int | None, most: int) -> None:
+    if wanted is not None and wanted > most:
+        hint = f"the model was made for {most} tokens: ask for a context of at most as many"
+        raise ContextLengthError(wanted, most, hint=hint)
 
 
 def _at_most(most: int, threads: int | None) -> int | None:

@@ -56,6 +56,8 @@ GENERATION_HARMLESS = frozenset(
         "max_length",
         "max_new_tokens",
         "use_cache",
+        "output_attentions",
+        "output_hidden_states",
     }
 )
 

@@ -75,11 +75,10 @@ def load(
     threads = _at_most(MAX_THREADS, threads or cast("int | None", settings["threads"].value))
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
-    config = loaded.facts.config
+    tokenizer = _tokenizer(loaded)
+    config = _config(loaded, tokenizer)
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
     _check_context(limit, config.context_length)
-    tokenizer = _tokenizer(loaded)
-    config = replace(config, stop_ids=_stop_ids(config, tokenizer))
     template = _template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
@@ -136,10 +135,12 @@ def _tokenizer(loaded: Loaded) -> Tokenizer:
     return tokenizer
 
 
-def _stop_ids(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Those of the files, and the control tokens that end an answer in every model of the family."""
+def _config(loaded: Loaded, tokenizer: Tokenizer) -> ModelConfig:
+    """The configuration; control tokens that end an answer in every model of the family are stop ids too."""
+    config = loaded.facts.config
     named = (tokenizer.control_id(name) for name in FAMILIES[config.family].stop_names)
-    return tuple(sorted({*config.stop_ids, *(token_id for token_id in named if token_id is not None)}))
+    stop_ids = {*config.stop_ids, *(token_id for token_id in named if token_id is not None)}
+    return replace(config, stop_ids=tuple(sorted(stop_ids)))
 
 
 def _template(loaded: Loaded, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -1,0 +1,132 @@
+"""Models of the Llama kind against transformers in float32, and proof that the comparison notices faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from gemlet.model import decoder as decoder_module
+from gemlet.model.config import ModelConfig
+from gemlet.model.decoder import Decoder
+from gemlet.model.weights import Loaded, Weights, load
+from gemlet.ops.operations import Program
+from gemlet.ops.reference import ReferenceExecutor
+from tests.llama_models import KINDS, WORDS, save_folder, save_gguf, tiny_model
+from tests.parity.oracle import rounding_tolerance, run
+
+IDS = np.random.default_rng(3).integers(0, 400, 150).tolist()
+
+
+@dataclass(frozen=True)
+class Case:
+    kind: str
+    folder: Path
+    loaded: Loaded
+    expected: NDArray[np.float32]
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.loaded.facts.config
+
+    def difference(self, decoder: Decoder, sizes: tuple[int, ...] = (256,)) -> float:
+        """Largest difference from transformers' logits, in tolerances."""
+        got = np.concatenate([logits for _, logits in run(decoder, IDS, sizes)])
+        return float(np.abs(got - self.expected).max()) / rounding_tolerance(self.config, self.expected)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    kind, folder = request.param, tmp_path_factory.mktemp("models") / "m"
+    model = tiny_model(kind)
+    save_folder(folder, model, WORDS[kind])
+    save_gguf(folder.with_suffix(".gguf"), model, WORDS[kind])
+    with torch.inference_mode():
+        expected = model(torch.tensor([IDS])).logits[0].numpy()
+    return Case(kind, folder, load(folder, "stored", cache_dir=None), expected)
+
+
+def test_reference_equals_transformers(case: Case) -> None:
+    decoder = Decoder(case.config, case.loaded.weights, executor="reference")
+    assert case.difference(decoder, (1, 70, 5)) <= 1
+
+
+def test_a_gguf_file_holds_the_same_model(case: Case, tmp_path: Path) -> None:
+    path = case.folder.with_suffix(".gguf")
+    for _ in range(2):  # packed, then from the cache
+        found = load(path, "stored", cache_dir=tmp_path)
+        own, theirs = found.facts.config, case.config
+        assert replace(own, rope_divisors=(), rms_norm_eps=0.5) == replace(
+            theirs, rope_divisors=(), rms_norm_eps=0.5
+        )
+        np.testing.assert_allclose(own.rope_divisors, theirs.rope_divisors, rtol=2e-6)
+        assert own.rms_norm_eps == pytest.approx(theirs.rms_norm_eps)
+        for name, vector in case.loaded.weights.vectors.items():
+            np.testing.assert_array_equal(found.weights.vectors[name], vector)
+        for name, matrix in case.loaded.weights.packed.items():
+            for part, array in matrix.arrays.items():
+                np.testing.assert_array_equal(found.weights.packed[name].arrays[part], array)
+
+
+def test_native_agrees_and_gives_the_same_bits_in_any_chunks(case: Case) -> None:
+    """With int8 weights and inputs, as tests of the other family allow for three roundings in series."""
+    weights = load(case.folder, "int8", cache_dir=None).weights
+
+    def logits(executor: str, sizes: tuple[int, ...], threads: int | None = None) -> NDArray[np.float32]:
+        decoder = Decoder(case.config, weights, executor=executor, threads=threads)
+        return np.concatenate([part for _, part in run(decoder, IDS, sizes)])
+
+    exact, native = logits("reference", (256,)), logits("native", (256,), 1)
+    error = float(np.sqrt(np.mean((exact - native) ** 2) / np.mean(exact**2)))
+    assert error <= 2 * 6**0.5 * 0.005  # two layers
+    for sizes, threads in (((1,), 2), ((7, 64), 1), ((150,), 2)):
+        np.testing.assert_array_equal(logits("native", sizes, threads), native)
+
+
+class Gelu:
+    def __init__(self, operations: Any) -> None:
+        self._operations = operations
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operations, name)
+
+    def silu_gate(self, gate: Any, up: Any) -> Any:
+        return self._operations.gelu_gate(gate, up)
+
+
+def test_checker_notices_another_gate(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(program: Program, **options: Any) -> ReferenceExecutor:
+        return ReferenceExecutor(replace(program, forward=lambda ops: program.forward(Gelu(ops))), **options)
+
+    monkeypatch.setitem(decoder_module.EXECUTORS, "faulty", faulty)
+    assert case.difference(Decoder(case.config, case.loaded.weights, executor="faulty")) > 1
+
+
+def without(ending: str) -> Callable[[Weights], Weights]:
+    def changed(weights: Weights) -> Weights:
+        kept = {name: vector for name, vector in weights.vectors.items() if not name.endswith(ending)}
+        assert len(kept) < len(weights.vectors)
+        return replace(weights, vectors=kept)
+
+    return changed
+
+
+FAULTS: dict[str, list[tuple[Mapping[str, Any], Callable[[Weights], Weights] | None]]] = {
+    "llama": [({"rope_theta": 10100.0}, None), ({"embedding_scale": 1.001}, None)],
+    "llama3": [({"rope_divisors": ()}, None)],
+    "qwen2": [({}, without("attn_q.bias")), ({}, without("attn_v.bias"))],
+    "qwen3": [({}, without("attn_k_norm")), ({"rms_norm_eps": 1e-4}, None)],
+}
+
+
+def test_checker_notices_what_makes_the_family(case: Case) -> None:
+    for changes, change in FAULTS[case.kind]:
+        weights = case.loaded.weights if change is None else change(case.loaded.weights)
+        decoder = Decoder(replace(case.config, **changes), weights, executor="reference")
+        assert case.difference(decoder) > 1, (changes, change)

@@ -78,17 +78,11 @@ class LlamaOracle:
         assert not missing.unexpected_keys and set(missing.missing_keys) <= {"lm_head.weight"}, missing
         self._model.tie_weights()
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Of every position, float32 [tokens, vocab]."""
-        return self.head(self.hidden(ids))
-
-    # Two steps, as of the other oracle, for texts whose logits should not be in memory together.
-
     @torch.inference_mode()
     def hidden(self, ids: Sequence[int]) -> torch.Tensor:
         return self._model.model(input_ids=torch.tensor([list(ids)]), use_cache=False).last_hidden_state[0]
 
     @torch.inference_mode()
-    def head(self, hidden: torch.Tensor) -> np.ndarray:
+    def logits(self, hidden: torch.Tensor) -> np.ndarray:
         values: np.ndarray = self._model.lm_head(hidden).numpy()
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from gemlet.errors import ModelFileError
 from gemlet.model import decoder as decoder_module
+from gemlet.model.adapters import read_adapter
 from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
 from gemlet.model.weights import Loaded, Weights, load
+from gemlet.ops.batch import Batch
 from gemlet.ops.operations import Program
 from gemlet.ops.reference import ReferenceExecutor
 from tests.llama_models import KINDS, WORDS, save_folder, save_gguf, tiny_model
@@ -130,3 +134,60 @@ def test_checker_notices_what_makes_the_family(case: Case) -> None:
         weights = case.loaded.weights if change is None else change(case.loaded.weights)
         decoder = Decoder(replace(case.config, **changes), weights, executor="reference")
         assert case.difference(decoder) > 1, (changes, change)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_an_adapter_adds_what_peft_adds(kind: str, tmp_path: Path) -> None:
+    """For a GGUF file too: its matrices are in the order of the adapter's once they are loaded."""
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_model(kind)
+    save_folder(tmp_path / "m", model, WORDS[kind])
+    save_gguf(tmp_path / "m.gguf", model, WORDS[kind])
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=16, target_modules=targets)).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, parameter.shape[1] ** -0.5)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    with torch.inference_mode():
+        expected = adapted(torch.tensor([IDS])).logits[0].numpy()
+    for name in ("m", "m.gguf"):
+        found = load(tmp_path / name, "stored", cache_dir=None)
+        config = found.facts.config
+        decoder = Decoder(config, found.weights, executor="reference")
+        adapter = decoder.adapter(read_adapter(tmp_path / "adapter", config).parts)
+        state = decoder.new_state()
+        got = decoder.step(replace(Batch.of([(state, IDS)], logits="all"), adapters=(adapter,))).logits
+        tolerance = 2 * rounding_tolerance(config, expected)  # two products more to each matrix
+        assert np.abs(got - expected).max() <= tolerance
+        native = Decoder(config, found.weights, executor="native")
+        parts = native.adapter(read_adapter(tmp_path / "adapter", config).parts)
+        batch = Batch.of([(native.new_state(), IDS)], logits="all")
+        got = native.step(replace(batch, adapters=(parts,))).logits
+        error = float(np.sqrt(np.mean((got - expected) ** 2) / np.mean(expected**2)))
+        assert error <= 4 * 2.0**-12  # keys and values of two layers are rounded, nothing else
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "rope": ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "rope_parameters": None}, "yarn"),
+    "window": ({"use_sliding_window": True}, "use_sliding_window"),
+    "layers": ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+    "experts": ({"num_local_experts": 8}, "num_local_experts"),
+    "experts by type": ({"model_type": "qwen2_moe"}, "supported are gemma3_text, llama, qwen2, qwen3"),
+    "bias": ({"mlp_bias": True}, "mlp_bias"),
+    "activation": ({"hidden_act": "gelu"}, "hidden_act"),
+    "unknown": ({"surprise": 1}, "surprise"),
+    "inner": ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "odd": 1}}, "odd"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_not_computed_is_refused_by_name(what: str, tmp_path: Path) -> None:
+    changes, said = REFUSED[what]
+    save_folder(tmp_path, tiny_model("qwen2"), "qwen2")
+    config = json.loads((tmp_path / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=said):
+        load(tmp_path, cache_dir=None)

@@ -48,7 +48,8 @@ def ids(tokenizer: ByteLevelTokenizer) -> list[int]:
 
 @pytest.fixture(scope="module")
 def expected(path: Path, ids: list[int]) -> np.ndarray:
-    return LlamaOracle(path).logits(ids)
+    oracle = LlamaOracle(path)
+    return oracle.logits(oracle.hidden(ids))
 
 
 def test_the_reference_equals_transformers(loaded: Loaded, ids: list[int], expected: np.ndarray) -> None:

@@ -156,18 +156,25 @@ def test_an_adapter_adds_what_peft_adds(kind: str, tmp_path: Path) -> None:
     for name in ("m", "m.gguf"):
         found = load(tmp_path / name, "stored", cache_dir=None)
         config = found.facts.config
-        decoder = Decoder(config, found.weights, executor="reference")
-        adapter = decoder.adapter(read_adapter(tmp_path / "adapter", config).parts)
-        state = decoder.new_state()
-        got = decoder.step(replace(Batch.of([(state, IDS)], logits="all"), adapters=(adapter,))).logits
+        got = _adapted(Decoder(config, found.weights, executor="reference"), tmp_path / "adapter")
         tolerance = 2 * rounding_tolerance(config, expected)  # two products more to each matrix
         assert np.abs(got - expected).max() <= tolerance
-        native = Decoder(config, found.weights, executor="native")
-        parts = native.adapter(read_adapter(tmp_path / "adapter", config).parts)
-        batch = Batch.of([(native.new_state(), IDS)], logits="all")
-        got = native.step(replace(batch, adapters=(parts,))).logits
-        error = float(np.sqrt(np.mean((got - expected) ** 2) / np.mean(expected**2)))
-        assert error <= 4 * 2.0**-12  # keys and values of two layers are rounded, nothing else
+        # Native keeps keys and values in 16 bits, which the reference can do as well.
+        kept = [
+            _adapted(
+                Decoder(config, found.weights, executor=name, cache_type="float16"), tmp_path / "adapter"
+            )
+            for name in ("reference", "native")
+        ]
+        error = float(np.sqrt(np.mean((kept[0] - kept[1]) ** 2) / np.mean(kept[0] ** 2)))
+        assert error <= 4 * 2.0**-12
+
+
+def _adapted(decoder: Decoder, adapter: Path) -> NDArray[np.float32]:
+    """Logits of IDS with an adapter."""
+    parts = decoder.adapter(read_adapter(adapter, decoder.config).parts)
+    batch = Batch.of([(decoder.new_state(), IDS)], logits="all")
+    return decoder.step(replace(batch, adapters=(parts,))).logits
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

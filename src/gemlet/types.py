@@ -113,7 +113,8 @@ class TokenizerSource:
     `vocabulary`. `sha256` identifies the tokenizer: of the file, or of the vocabulary and the flags.
     `add_space_prefix` is None where the file itself says it; an id is None where the source does not name it.
     `pre` is what a GGUF file calls the way in which a byte-level BPE cuts text into words, `add_bos` whether
-    text is to begin with a BOS; None leaves it to the tokenizer's kind.
+    text is to begin with a BOS; None leaves it to the tokenizer's kind. `rows`: of the embedding, which may
+    be more than there are pieces.
     """
 
     kind: Literal["sentencepiece", "tokenizer-json", "gguf"]
@@ -127,6 +128,7 @@ class TokenizerSource:
     algorithm: Literal["sentencepiece", "byte-bpe"] = "sentencepiece"
     pre: str | None = None
     add_bos: bool | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

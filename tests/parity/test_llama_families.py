@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import gemlet
 from gemlet.errors import ModelFileError
 from gemlet.model import decoder as decoder_module
 from gemlet.model.adapters import read_adapter
@@ -22,7 +23,7 @@ from gemlet.model.weights import Loaded, Weights, load
 from gemlet.ops.batch import Batch
 from gemlet.ops.operations import Program
 from gemlet.ops.reference import ReferenceExecutor
-from tests.llama_models import KINDS, WORDS, save_folder, save_gguf, tiny_model
+from tests.llama_models import KINDS, WORDS, save_folder, save_gguf, tiny_bpe, tiny_model
 from tests.parity.oracle import rounding_tolerance, run
 
 IDS = np.random.default_rng(3).integers(0, 400, 150).tolist()
@@ -198,3 +199,14 @@ def test_what_is_not_computed_is_refused_by_name(what: str, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelFileError, match=said):
         load(tmp_path, cache_dir=None)
+
+
+def test_rows_of_the_embedding_without_a_piece_are_no_text(tmp_path: Path) -> None:
+    """Qwen's embeddings have some hundred rows more than its tokenizer has pieces."""
+    save_folder(tmp_path, tiny_model("qwen2"), "qwen2")
+    tiny_bpe("qwen2", 380).save(str(tmp_path / "tokenizer.json"))
+    with gemlet.load(tmp_path) as model:
+        assert model.tokenizer.vocab_size == 400
+        assert model.detokenize([399]) == "" and model.tokenizer.is_control(399)
+        done = model.chat([{"role": "user", "content": "Hello"}], max_tokens=5, logit_bias={399: 100.0})
+        assert done.text == "" and done.token_ids == (399,) * 5

@@ -126,6 +126,7 @@ def describe(folder: Path, values: Mapping[str, Any]) -> SourceFacts:
     tokenizer = TokenizerSource(
         kind="sentencepiece" if TOKENIZERS[name] == "sentencepiece" else "tokenizer-json",
         algorithm=family.tokenizer,
+        rows=config.vocab_size,
         path=str(folder / name),
         sha256=sha256,
         bos_id=config.bos_id,

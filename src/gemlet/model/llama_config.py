@@ -20,6 +20,7 @@ from gemlet.model.keys import Keys
 from gemlet.ops.operations import frequencies
 
 _ROPE_FREQS = "rope_freqs"
+_MOST_DIVISORS = 1 << 12
 
 
 def hf_values(keys: Keys, family: Family) -> dict[str, Any]:
@@ -104,8 +105,10 @@ def take_rope_divisors(path: Path, tensors: dict[str, Tensor]) -> list[float]:
     tensor = tensors.pop(_ROPE_FREQS, None)
     if tensor is None:
         return []
-    if tensor.kind != "F32" or len(tensor.shape) != 1:
-        raise ModelFileError(path, f"tensor {tensor.name!r}", "must be a list of float32 numbers")
+    if tensor.kind != "F32" or len(tensor.shape) != 1 or tensor.columns > _MOST_DIVISORS:
+        raise ModelFileError(
+            path, f"tensor {tensor.name!r}", f"must be at most {_MOST_DIVISORS} float32 numbers"
+        )
     return [float(value) for value in dequantize(tensor)]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gemlet.errors import MissingExtraError, ModelFileError
 from gemlet.formats.files import map_file, parse_json
-from gemlet.text.pieces import CONTROL, MAX_PIECES, NORMAL, UNKNOWN, USER_DEFINED
+from gemlet.text.pieces import CONTROL, MAX_PIECES, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from gemlet.text.tokenizer import Tokenizer, check_text
 from gemlet.text.vocabulary import MAX_FILE_BYTES
 from gemlet.types import TokenizerSource
@@ -55,6 +55,7 @@ def _byte_characters() -> dict[str, int]:
 
 
 _BYTES = _byte_characters()
+_SIGNALS = (CONTROL, UNKNOWN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +86,7 @@ class ByteLevelTokenizer(Tokenizer):
         self._names = pieces.names
         self._types = pieces.types
         self._pieces: dict[int, bytes] = {}
-        self._control_ids = {
-            name: i for i, name in enumerate(pieces.names) if pieces.types[i] in (CONTROL, UNKNOWN)
-        }
+        self._control_ids = {name: i for i, name in enumerate(pieces.names) if pieces.types[i] in _SIGNALS}
         self._encoder = _encoder(pieces, words)
 
     @classmethod
@@ -112,7 +111,7 @@ class ByteLevelTokenizer(Tokenizer):
         return self._control_ids
 
     def is_control(self, token_id: int) -> bool:
-        return self._types[self._checked_id(token_id)] in (CONTROL, UNKNOWN)
+        return self._types[self._checked_id(token_id)] in (*_SIGNALS, UNUSED)
 
     def control_id(self, name: str) -> int | None:
         return self._control_ids.get(name)
@@ -135,7 +134,7 @@ def _encoder(pieces: Pieces, words: Words) -> Any:
         from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
     except ImportError:
         raise MissingExtraError("the tokenizer of this model", "families") from None
-    text = {name: i for i, name in enumerate(pieces.names) if pieces.types[i] not in (CONTROL, UNKNOWN)}
+    text = {name: i for i, name in enumerate(pieces.names) if pieces.types[i] not in (*_SIGNALS, UNUSED)}
     encoder = Tokenizer(models.BPE(text, list(pieces.merges), ignore_merges=words.whole))
     if words.nfc:
         encoder.normalizer = normalizers.NFC()
@@ -165,7 +164,7 @@ def _check(path: str, pieces: Pieces) -> None:
     for i, (name, kind) in enumerate(zip(pieces.names, pieces.types, strict=True)):
         if not name:
             raise ModelFileError(path, f"piece {i}", "is empty")
-        if kind not in (CONTROL, UNKNOWN, USER_DEFINED):
+        if kind not in (*_SIGNALS, UNUSED, USER_DEFINED):
             known.add(name)
             if not _BYTES.keys() >= set(name):
                 raise ModelFileError(path, f"piece {i}", f"{name[:40]!r} is not spelled in bytes")
@@ -190,7 +189,6 @@ def _from_gguf(source: TokenizerSource) -> Pieces:
     except UnicodeDecodeError:
         raise ModelFileError(source.path, "tokenizer.ggml.tokens", "holds what is not UTF-8") from None
     types = vocabulary.types.tolist()
-    # A padding row of the embedding has no piece: some files say so by a type, others by a name alone.
     adds_bos = WORDS[source.pre].bos if source.add_bos is None else source.add_bos
     return Pieces(names, [kind or NORMAL for kind in types], merges, source.pre, source.bos_id, adds_bos)
 
@@ -218,6 +216,9 @@ def _from_json(source: TokenizerSource) -> Pieces:
         raise ModelFileError(path, "model.type", "is not BPE")
     words = _words(path, document, model)
     names, types = _json_names(path, document, model)
+    missing = range(len(names), source.rows or 0)  # rows of the embedding that are there for their number
+    names += [f"[PAD{i}]" for i in missing]  # as GGUF files call them
+    types += [UNUSED] * len(missing)
     merges = [_json_merge(path, merge) for merge in _list(path, "model.merges", model.get("merges"))]
     adds_bos = _adds_bos(path, document.get("post_processor"), names, source.bos_id)
     return Pieces(names, types, merges, words, source.bos_id, adds_bos)
@@ -261,17 +262,21 @@ def _json_names(
     vocab = model.get("vocab")
     if not isinstance(vocab, dict) or not 0 < len(vocab) <= MAX_PIECES:
         raise ModelFileError(path, "model.vocab", f"is not an object of 1 to {MAX_PIECES} pieces")
+    if not all(type(number) is int for number in vocab.values()):
+        raise ModelFileError(path, "model.vocab", "has an id that is not a whole number")
     by_id = {number: (name, NORMAL) for name, number in vocab.items()}
     for token in _list(path, "added_tokens", document.get("added_tokens")):
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
             raise ModelFileError(path, "added_tokens", "holds something that is not a token")
         number, name = token.get("id"), token["content"]
+        if type(number) is not int:
+            raise ModelFileError(path, "added_tokens", f"{name!r} has no id")
         if by_id.get(number, (name, 0))[0] != name:
             raise ModelFileError(path, "added_tokens", f"id {number} is {name!r} and {by_id[number][0]!r}")
         if not token.get("special") and any(token.get(key) for key in ("lstrip", "rstrip", "single_word")):
             raise ModelFileError(path, "added_tokens", f"{name!r} is found in an unsupported way")
         by_id[number] = name, CONTROL if token.get("special") else USER_DEFINED
-    if not all(type(number) is int for number in by_id) or sorted(by_id) != list(range(len(by_id))):
+    if sorted(by_id) != list(range(len(by_id))):
         raise ModelFileError(path, "model.vocab", "has ids that are not 0, 1, 2, ... without a gap")
     ordered = [by_id[number] for number in range(len(by_id))]
     return [name for name, _ in ordered], [kind for _, kind in ordered]
@@ -294,18 +299,23 @@ def _adds_bos(path: str, processor: Any, names: Sequence[str], bos_id: int) -> b
         return any([_adds_bos(path, step, names, bos_id) for step in steps])
     if processor.get("type") == "ByteLevel":
         return False
-    single = processor.get("single") if processor.get("type") == "TemplateProcessing" else None
-    given = [next(iter(item)) if isinstance(item, dict) and item else None for item in single or ()]
-    added = [
-        item["SpecialToken"].get("id")
-        for item, kind in zip(single or (), given, strict=True)
-        if kind == "SpecialToken" and isinstance(item["SpecialToken"], dict)
-    ]
-    if given == ["Sequence"]:
-        return False
-    if given != ["SpecialToken", "Sequence"] or added != [names[bos_id]]:
-        raise ModelFileError(path, "post_processor", "adds something else than one BOS before a text")
-    return True
+    if processor.get("type") == "TemplateProcessing":
+        parts = [_part(item) for item in _list(path, "post_processor.single", processor.get("single"))]
+        if parts == [None]:
+            return False
+        if 0 <= bos_id < len(names) and parts == [names[bos_id], None]:
+            return True
+    raise ModelFileError(path, "post_processor", "adds something else than one BOS before a text")
+
+
+def _part(item: Any) -> str | None:
+    """Of a post-processor's template: the name of a token, None for the text, "" for anything else."""
+    if not isinstance(item, dict) or len(item) != 1:
+        return ""
+    if "Sequence" in item:
+        return None
+    token = item.get("SpecialToken")
+    return str(token.get("id")) if isinstance(token, dict) else ""
 
 
 def _list(path: str, field: str, value: Any) -> list[Any]:

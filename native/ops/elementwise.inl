@@ -67,6 +67,14 @@ static void gelu_gate(const float* gate, const float* up, int width, float* out)
   });
 }
 
+// silu(g) * u, silu(g) = g / (1 + exp(-g)).
+static void silu_gate(const float* gate, const float* up, int width, float* out) {
+  each_vector(width, [&](int i, auto n) {
+    const f32x16 g = load_some(gate + i, n), u = load_some(up + i, n);
+    store_some(out + i, g / (splat(1.0f) + exponential(g * splat(-1.0f))) * u, n);
+  });
+}
+
 // Half-split rotation of every head: element i pairs with i + head_dim / 2.
 static void rope(const float* x, const float* cos_sin, int width, int head_dim, float* out) {
   const int half = head_dim / 2;

@@ -177,6 +177,8 @@ void Program::run_row(const Instruction& in, const Step& step, int r, StateCurso
     case Op::norm: kernels_.norm(row(in.a, r), spec_.vectors[static_cast<size_t>(in.weight)].data(), in.width, in.group, in.value, row(in.out, r)); break;
     case Op::add: kernels_.add(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
     case Op::gelu_gate: kernels_.gelu_gate(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
+    case Op::silu_gate: kernels_.silu_gate(row(in.a, r), row(in.b, r), in.width, row(in.out, r)); break;
+    case Op::add_bias: kernels_.add(row(in.a, r), spec_.vectors[static_cast<size_t>(in.weight)].data(), in.width, row(in.out, r)); break;
     case Op::rope: {
       const FloatBuffer& table = rotations_[static_cast<size_t>(in.weight)];
       kernels_.rope(row(in.a, r), table.data.get() + r * table.stride, in.width, in.group, row(in.out, r));

@@ -68,8 +68,13 @@ struct Checker {
         return writes(in, in.width, "norm");
       case Op::add:
       case Op::gelu_gate:
+      case Op::silu_gate:
         reads(in.a, in.width, "operand");
         reads(in.b, in.width, "operand");
+        return writes(in, in.width, "result");
+      case Op::add_bias:
+        require(at(spec.vectors, in.weight, "vector").size() == static_cast<size_t>(in.width), "bias: has another width");
+        reads(in.a, in.width, "operand");
         return writes(in, in.width, "result");
       case Op::rope:
         require(in.group > 0 && in.group % 2 == 0 && in.width % in.group == 0 && at(spec.rotations, in.weight, "rotation").size() * 2 == static_cast<size_t>(in.group),

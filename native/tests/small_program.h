@@ -59,6 +59,8 @@ struct SmallModel {
     list.push_back({Op::attend, Rows::all, 7, 5, 0, 0, layer, queries, 0, 0});
     list.push_back({Op::linear, Rows::all, 8, 7, 0, add_matrix(Format::bf16, 32, queries, random), 0, 32, 0, 0});
     list.push_back({Op::gelu_gate, Rows::all, 1, 8, 0, 0, 0, 32, 0, 0});
+    list.push_back({Op::silu_gate, Rows::all, 1, 8, 1, 0, 0, 32, 0, 0});
+    list.push_back({Op::add_bias, Rows::all, 1, 1, 0, 0, 0, 32, 0, 0});
     list.push_back({Op::add, Rows::all, 0, 8, 1, 0, 0, 32, 0, 0});
   }
 };

@@ -68,6 +68,28 @@ void check_gelu_gate(const Kernels& k, const std::vector<float>& gate, Random& r
   }
 }
 
+// silu(g) * u = g * u / (1 + exp(-g)): exp adds 2e-7 to its share, an addition, a division and a product follow. Its argument is held to [-87, 88].
+void check_silu_gate(const Kernels& k, const std::vector<float>& gate, Random& random) {
+  const int width = static_cast<int>(gate.size());
+  const std::vector<float> up = random.normals(gate.size());
+  Result out(width);
+  k.silu_gate(gate.data(), up.data(), width, out.data());
+  for (int i = 0; i < width; i++) {
+    const double g = gate[static_cast<size_t>(i)], u = up[static_cast<size_t>(i)];
+    const double expected = g < -700 ? 0 : g * u / (1 + std::exp(-g)), share = g < -700 ? 1 : std::exp(-g) / (1 + std::exp(-g));
+    const double relative = share * (2 * kUnit * std::fabs(g) + 2e-7) + 4 * kUnit;
+    CHECK_WITH(std::fabs(out[i] - expected) <= relative * std::fabs(expected) + std::fabs(g * u) * std::exp(-86.9) + 0x1p-149, k.name, g, u, out[i], expected);
+  }
+}
+
+void check_silu_gates(const Kernels& k, Random& random) {
+  for (int width = 1; width <= 50; width++) check_silu_gate(k, random.normals(static_cast<size_t>(width), 3), random);
+  std::vector<float> sweep;
+  for (float g = -95; g < 95; g += 0.0171f) sweep.push_back(g);
+  for (float g : {0.0f, -0.0f, 1e-45f, -1e-45f, 1e-30f, 1e10f, -1e10f, 5e37f, -5e37f}) sweep.push_back(g);
+  check_silu_gate(k, sweep, random);
+}
+
 void check_gelu_gates(const Kernels& k, Random& random) {
   for (int width = 1; width <= 50; width++) check_gelu_gate(k, random.normals(static_cast<size_t>(width), 3), random);
   std::vector<float> sweep;  // exp over its whole positive range, and far beyond
@@ -103,14 +125,17 @@ void check_rope(const Kernels& k, int heads, int head_dim, Random& random) {
 // Each operation gives an element the same bits wherever in a row it stands.
 void check_places(const Kernels& k, Random& random) {
   const std::vector<float> a = random.normals(40), b = random.normals(40);
-  std::vector<float> sum(40), gate(40), one(1);
+  std::vector<float> sum(40), gate(40), silu(40), one(1);
   k.add(a.data(), b.data(), 40, sum.data());
   k.gelu_gate(a.data(), b.data(), 40, gate.data());
+  k.silu_gate(a.data(), b.data(), 40, silu.data());
   for (size_t i = 0; i < 40; i++) {
     k.add(&a[i], &b[i], 1, one.data());
     CHECK(same_bits(one.data(), &sum[i], 1));
     k.gelu_gate(&a[i], &b[i], 1, one.data());
     CHECK(same_bits(one.data(), &gate[i], 1));
+    k.silu_gate(&a[i], &b[i], 1, one.data());
+    CHECK(same_bits(one.data(), &silu[i], 1));
   }
 }
 
@@ -125,6 +150,7 @@ int main() {
       for (int width : {640, 1152, 6912}) check_norm(*k, 1, width, scale, 1e-6f, random);
     check_norm(*k, 3, 32, 0, 1e-6f, random);
     check_gelu_gates(*k, random);
+    check_silu_gates(*k, random);
     for (int half = 1; half <= 40; half++) check_rope(*k, random.between(1, 4), 2 * half, random);
     check_rope(*k, 4, 256, random);
     check_places(*k, random);

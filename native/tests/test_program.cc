@@ -151,13 +151,13 @@ std::vector<Change> impossible_instructions(const ProgramSpec& spec) {
     for (int bad : {-3, 99, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) {
       if (op != Op::store_key_value) change(i, [=](Instruction& in) { in.out = bad; });
       if (op != Op::embed) change(i, [=](Instruction& in) { in.a = bad; });
-      if (op == Op::add || op == Op::gelu_gate || op == Op::store_key_value) change(i, [=](Instruction& in) { in.b = bad; });
-      if (op == Op::embed || op == Op::norm || op == Op::rope || op == Op::linear) change(i, [=](Instruction& in) { in.weight = bad; });
+      if (op == Op::add || op == Op::gelu_gate || op == Op::silu_gate || op == Op::store_key_value) change(i, [=](Instruction& in) { in.b = bad; });
+      if (op == Op::embed || op == Op::norm || op == Op::add_bias || op == Op::rope || op == Op::linear) change(i, [=](Instruction& in) { in.weight = bad; });
       if (op == Op::attend || op == Op::store_key_value) change(i, [=](Instruction& in) { in.layer = bad; });
       if (op == Op::norm || op == Op::rope) change(i, [=](Instruction& in) { in.group = bad; });
-      if (op == Op::add || op == Op::norm || op == Op::rope || op == Op::select) change(i, [=](Instruction& in) { in.width = bad; });
+      if (op == Op::add || op == Op::add_bias || op == Op::norm || op == Op::rope || op == Op::select) change(i, [=](Instruction& in) { in.width = bad; });
     }
-    if (op == Op::add || op == Op::norm || op == Op::rope || op == Op::select) change(i, [](Instruction& in) { in.width = 0; });
+    if (op == Op::add || op == Op::add_bias || op == Op::norm || op == Op::rope || op == Op::select) change(i, [](Instruction& in) { in.width = 0; });
     if (op != Op::embed) change(i, [](Instruction& in) { in.a = kLogitsOut; });
     if (op == Op::embed || op == Op::rope || op == Op::attend || op == Op::store_key_value) change(i, [](Instruction& in) { in.rows = Rows::logits; });
     if (op == Op::rope) change(i, [](Instruction& in) { in.out = in.a; });

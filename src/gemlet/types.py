@@ -70,12 +70,16 @@ class Vocabulary:
 
     `text` is uint8, all pieces joined; piece i is text[ends[i-1]:ends[i]]. One entry per piece each: `ends`
     int64, `scores` float32, `types` int32 (1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte).
+    Of a byte-level BPE, `merges` and `merge_ends` hold its merges in the same way, two pieces and a space
+    between them each, the first to be applied first; scores are then without meaning.
     """
 
     text: np.ndarray
     ends: np.ndarray
     scores: np.ndarray
     types: np.ndarray
+    merges: np.ndarray | None = None
+    merge_ends: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -87,8 +91,18 @@ class Vocabulary:
 
     def pieces(self) -> list[bytes]:
         """Every piece as the file holds it (UTF-8; user-defined runs of spaces are literal spaces)."""
-        text, ends = self.text.tobytes(), self.ends.tolist()
-        return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return _parts(self.text, self.ends)
+
+    def merge_list(self) -> list[bytes]:
+        """Every merge as the file holds it; empty without."""
+        if self.merges is None or self.merge_ends is None:
+            return []
+        return _parts(self.merges, self.merge_ends)
+
+
+def _parts(text: np.ndarray, ends: np.ndarray) -> list[bytes]:
+    joined, places = text.tobytes(), ends.tolist()
+    return [joined[start:end] for start, end in zip([0, *places], places, strict=False)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +112,9 @@ class TokenizerSource:
     `path` is the file to read: tokenizer.model, tokenizer.json, or the GGUF file, whose pieces are in
     `vocabulary`. `sha256` identifies the tokenizer: of the file, or of the vocabulary and the flags.
     `add_space_prefix` is None where the file itself says it; an id is None where the source does not name it.
+    `pre` is what a GGUF file calls the way in which a byte-level BPE cuts text into words, `add_bos` whether
+    text is to begin with a BOS; None leaves it to the tokenizer's kind. `rows`: of the embedding, which may
+    be more than there are pieces.
     """
 
     kind: Literal["sentencepiece", "tokenizer-json", "gguf"]
@@ -108,6 +125,10 @@ class TokenizerSource:
     pad_id: int | None = None
     add_space_prefix: bool | None = None
     vocabulary: Vocabulary | None = None
+    algorithm: Literal["sentencepiece", "byte-bpe"] = "sentencepiece"
+    pre: str | None = None
+    add_bos: bool | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

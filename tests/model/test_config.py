@@ -77,7 +77,7 @@ def test_windows_follow_the_layer_types() -> None:
         ("rms_norm_eps", 0.0),
         ("attention_scale", float("inf")),
         ("embedding_scale", -1.0),
-        ("family", "llama"),
+        ("family", "mamba"),
         ("layer_types", ()),
         ("layer_types", ("local",) * (MAX_LAYERS + 1)),
         ("bos_id", 640),

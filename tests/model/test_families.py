@@ -24,7 +24,7 @@ def test_tensor_rules_speak_of_config_fields_and_have_distinct_names() -> None:
         assert len({hf for hf, _ in rules.values()}) == len(rules)
         for _, rule in rules.values():
             assert all(isinstance(getattr(config, field), int) for field in rule.shape)
-            assert rule.name.endswith("norm") == (len(rule.shape) == 1)
+            assert rule.name.endswith(("norm", ".bias")) == (len(rule.shape) == 1)
 
 
 def test_hugging_face_names() -> None:

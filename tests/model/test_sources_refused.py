@@ -30,7 +30,7 @@ def refused(path: Path, field: str, problem: str = "") -> None:
 HF_CHANGES = [
     ({"surprise": 1}, "surprise", "unknown"),
     ({"quantization_config": {"bits": 4}}, "quantization_config", "unknown"),
-    ({"model_type": "llama"}, "model_type", "supported are gemma3_text"),
+    ({"model_type": "mamba"}, "model_type", "supported are gemma3_text"),
     ({"model_type": "gemma3"}, "model_type", "supported are gemma3_text"),
     ({"architectures": ["Gemma3ForSequenceClassification"]}, "architectures", ""),
     ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, "rope_scaling", ""),
@@ -143,7 +143,7 @@ def test_gguf_metadata(tmp_path: Path, changes: dict[str, Any], field: str, prob
 def test_another_architecture(tmp_path: Path) -> None:
     import gguf
 
-    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "mamba")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -282,4 +282,4 @@ def test_weights_and_rotations_are_kept_once() -> None:
         x = recorder.rope(recorder.linear(x, weight), 16, 1e4)
     recorder.rope(x, 16, 1e6)
     assert recorder.matrices == [weight]
-    assert recorder.rotations == [(16, 1e4), (16, 1e6)]
+    assert recorder.rotations == [(16, 1e4, ()), (16, 1e6, ())]

@@ -27,10 +27,12 @@ class Real:
     """The model of the `demo` extra, loaded as everywhere; its packed weights are kept in `cache_dir`."""
 
     cache_dir: Path
+    file: Path | None = None
+    """Another GGUF file in its place."""
 
     @cached_property
     def path(self) -> Path:
-        return embedded_model(self.cache_dir)
+        return self.file or embedded_model(self.cache_dir)
 
     @cached_property
     def loaded(self) -> Loaded:

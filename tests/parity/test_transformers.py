@@ -83,9 +83,9 @@ def without_norm(index: int) -> type[Changed]:
 class NeighbouringRope(Changed):
     """Pairs element 2i with 2i + 1 instead of i with i + head_dim/2."""
 
-    def rope(self, x: Any, head_dim: int, theta: float) -> Any:
+    def rope(self, x: Any, head_dim: int, theta: float, divisors: Any) -> Any:
         heads = x.reshape(len(x), -1, head_dim // 2, 2).swapaxes(-1, -2).reshape(x.shape)
-        turned = self._operations.rope(heads, head_dim, theta)
+        turned = self._operations.rope(heads, head_dim, theta, divisors)
         return turned.reshape(len(x), -1, 2, head_dim // 2).swapaxes(-1, -2).reshape(x.shape)
 
 

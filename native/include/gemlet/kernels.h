@@ -22,6 +22,7 @@ struct Kernels {
   void (*norm)(const float* x, const float* weight, int width, int group, float eps, float* out);
   void (*add)(const float* a, const float* b, int width, float* out);
   void (*gelu_gate)(const float* gate, const float* up, int width, float* out);
+  void (*silu_gate)(const float* gate, const float* up, int width, float* out);
   void (*rope)(const float* x, const float* cos_sin, int width, int head_dim, float* out);  // cos_sin: [2][head_dim / 2]
 
   void (*store_key_value)(const float* k, const float* v, const AttendShape&, uint16_t* page, int slot);

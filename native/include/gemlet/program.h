@@ -13,8 +13,8 @@
 
 namespace gemlet {
 
-enum class Op : int { embed, norm, add, gelu_gate, rope, quantise, linear, store_key_value, attend, select };
-constexpr int kOps = 10;
+enum class Op : int { embed, norm, add, gelu_gate, rope, quantise, linear, store_key_value, attend, select, silu_gate, add_bias };
+constexpr int kOps = 12;
 
 // Which rows an instruction works on: all of the step, or those whose logits or final hidden states are wanted.
 enum class Rows : int { all, logits, hidden };

@@ -17,6 +17,7 @@ from gemlet.infer.response_format import Shape, shape_of
 from gemlet.infer.scoring import TextOrIds
 from gemlet.infer.streams import AnswerStream, AsyncAnswerStream
 from gemlet.infer.truncation import last_ids, last_messages, room_for_prompt
+from gemlet.text.chat_template import ChatTemplate
 from gemlet.text.template import Rendered, render, render_base
 from gemlet.text.tokenizer import Tokenizer
 from gemlet.text.tools import Tool, read_tool_use
@@ -38,6 +39,7 @@ class PromptAnswering:
     _constraints: Constraints
     _defaults: Defaults
     _engine: Engine
+    _template: ChatTemplate | None
 
     # The overloads say what a call gives: one completion, a list of `n`, or the events as they come.
     @overload
@@ -293,6 +295,8 @@ class PromptAnswering:
         return None if shape is None else self._constraints.compile(shape)
 
     def _rendered(self, messages: Messages, strict: bool, tools: Sequence[Tool] = ()) -> Rendered:
+        if self._template is not None:
+            return self._template.render(messages, tools=tools, strict=strict)
         if self.has_chat_format:
             return render(messages, self.tokenizer, tools=tools, strict=strict)
         if strict:

@@ -24,6 +24,7 @@ from gemlet.infer.speculate import Speculator
 from gemlet.infer.worker import Decoder
 from gemlet.model.adapters import AdapterFile
 from gemlet.model.config import ModelConfig
+from gemlet.text.chat_template import ChatTemplate
 from gemlet.text.tokenizer import Tokenizer
 from gemlet.text.tools import read_tools
 from gemlet.types import AdapterInfo, Manifest, Sampling
@@ -44,6 +45,7 @@ class Model(PromptAnswering, PromptReading):
         manifest: Manifest,
         sampling: Sampling,
         has_chat_format: bool,
+        template: ChatTemplate | None = None,
         context: int | None = None,
         reference: str = "",
         notices: tuple[str, ...] = (),
@@ -58,6 +60,7 @@ class Model(PromptAnswering, PromptReading):
         self.manifest = manifest
         self.sampling = sampling
         self.has_chat_format = has_chat_format
+        self._template = template
         self.reference = reference
         self.notices = notices
         self.tokenizer = tokenizer

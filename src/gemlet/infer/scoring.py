@@ -31,6 +31,7 @@ def score_request(tokenizer: Tokenizer, context: TextOrIds, continuation: TextOr
     if isinstance(context, str) and isinstance(continuation, str):
         before = tokenizer.encode(context.rstrip(), bos=True)
         behind = tokenizer.encode(context + continuation, bos=True)[len(before) :]
+        before = before or [tokenizer.bos_id]  # where text gets no BOS, something must still come first
     else:
         before, behind = check_ids(context) or [tokenizer.bos_id], check_ids(continuation)
     if not behind:

@@ -39,9 +39,10 @@ class ConfigValueError(InvalidRequestError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shapes and constants of a decoder. Widths are in elements, `rope_*` are bases (theta), ids token ids.
+    """Shapes and constants of a decoder. Widths are in elements, `rope_*theta` are bases, ids token ids.
 
-    Raises ConfigValueError for values that cannot be.
+    `rope_divisors`: what the global layers' frequencies are divided by, one for each pair of a head's
+    elements, or none. Raises ConfigValueError for values that cannot be.
     """
 
     family: str
@@ -63,6 +64,7 @@ class ModelConfig:
     bos_id: int
     stop_ids: tuple[int, ...]
     pad_id: int
+    rope_divisors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for field in _WIDTHS:
@@ -79,6 +81,12 @@ class ModelConfig:
             raise ConfigValueError("num_attention_heads", "must be a multiple of num_key_value_heads")
         if self.head_dim % 2:
             raise ConfigValueError("head_dim", "must be even")
+        if self.rope_divisors and len(self.rope_divisors) != self.head_dim // 2:
+            raise ConfigValueError(
+                "rope_divisors", f"must be {self.head_dim // 2} numbers, one for each pair"
+            )
+        if not all(isfinite(divisor) and divisor > 0 for divisor in self.rope_divisors):
+            raise ConfigValueError("rope_divisors", "must be positive numbers")
         for field, ids in (("bos_id", [self.bos_id]), ("pad_id", [self.pad_id]), ("stop_ids", self.stop_ids)):
             if not ids or not all(0 <= id < self.vocab_size for id in ids):
                 raise ConfigValueError(field, f"must be token ids below {self.vocab_size}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gemlet.errors import ContextLengthError, InvalidRequestError, ModelClosedError
 from gemlet.model.config import ModelConfig
+from gemlet.model.families import FAMILIES
 from gemlet.ops.batch import Adapter, Batch, Page, State, StepOutput
 from gemlet.ops.native import NativeExecutor
 from gemlet.ops.operations import CacheLayer, Executor, LowRank, Operations, Program
@@ -42,14 +43,15 @@ def forward(ops: Operations[X], config: ModelConfig, weights: Weights) -> None:
 
 
 def _attention(ops: Operations[X], config: ModelConfig, weights: Weights, layer: int, x: X) -> X:
-    prefix, eps, window = f"blk.{layer}.", config.rms_norm_eps, config.window(layer)
+    prefix, window = f"blk.{layer}.", config.window(layer)
     theta = config.rope_theta if window is None else config.rope_local_theta
-    x = ops.norm(x, weights.vectors[prefix + "attn_norm"], eps)
-    q = ops.linear(x, weights.packed[prefix + "attn_q"])
-    k = ops.linear(x, weights.packed[prefix + "attn_k"])
-    v = ops.linear(x, weights.packed[prefix + "attn_v"])
-    q = ops.rope(ops.norm(q, weights.vectors[prefix + "attn_q_norm"], eps), config.head_dim, theta)
-    k = ops.rope(ops.norm(k, weights.vectors[prefix + "attn_k_norm"], eps), config.head_dim, theta)
+    divisors = config.rope_divisors if window is None else ()
+    x = _norm(ops, config, weights, prefix + "attn_norm", x)
+    q = _linear(ops, weights, prefix + "attn_q", x)
+    k = _linear(ops, weights, prefix + "attn_k", x)
+    v = _linear(ops, weights, prefix + "attn_v", x)
+    q = ops.rope(_norm(ops, config, weights, prefix + "attn_q_norm", q), config.head_dim, theta, divisors)
+    k = ops.rope(_norm(ops, config, weights, prefix + "attn_k_norm", k), config.head_dim, theta, divisors)
     x = ops.attend(
         q,
         k,
@@ -61,17 +63,33 @@ def _attention(ops: Operations[X], config: ModelConfig, weights: Weights, layer:
         scale=config.attention_scale,
         window=window,
     )
-    x = ops.linear(x, weights.packed[prefix + "attn_output"])
-    return ops.norm(x, weights.vectors[prefix + "post_attention_norm"], eps)
+    x = _linear(ops, weights, prefix + "attn_output", x)
+    return _norm(ops, config, weights, prefix + "post_attention_norm", x)
 
 
 def _feed_forward(ops: Operations[X], config: ModelConfig, weights: Weights, layer: int, x: X) -> X:
-    prefix, eps = f"blk.{layer}.", config.rms_norm_eps
-    x = ops.norm(x, weights.vectors[prefix + "ffn_norm"], eps)
-    gate = ops.linear(x, weights.packed[prefix + "ffn_gate"])
-    up = ops.linear(x, weights.packed[prefix + "ffn_up"])
-    x = ops.linear(ops.gelu_gate(gate, up), weights.packed[prefix + "ffn_down"])
-    return ops.norm(x, weights.vectors[prefix + "post_ffw_norm"], eps)
+    prefix = f"blk.{layer}."
+    gated = ops.silu_gate if FAMILIES[config.family].activation == "silu" else ops.gelu_gate
+    x = _norm(ops, config, weights, prefix + "ffn_norm", x)
+    gate = _linear(ops, weights, prefix + "ffn_gate", x)
+    up = _linear(ops, weights, prefix + "ffn_up", x)
+    x = _linear(ops, weights, prefix + "ffn_down", gated(gate, up))
+    return _norm(ops, config, weights, prefix + "post_ffw_norm", x)
+
+
+# A model has the norms and biases that its family lists; loading has checked that they are there.
+
+
+def _norm(ops: Operations[X], config: ModelConfig, weights: Weights, name: str, x: X) -> X:
+    """x normed, where the model has this norm."""
+    weight = weights.vectors.get(name)
+    return x if weight is None else ops.norm(x, weight, config.rms_norm_eps)
+
+
+def _linear(ops: Operations[X], weights: Weights, name: str, x: X) -> X:
+    """The product with a matrix, and its bias where the model has one."""
+    product, bias = ops.linear(x, weights.packed[name]), weights.vectors.get(name + ".bias")
+    return product if bias is None else ops.add_bias(product, bias)
 
 
 class Decoder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from gemlet.types import Sampling
 class TensorRule:
     """One tensor: its canonical name, its name in Hugging Face files, the config fields of its shape.
 
-    Names of a layer's tensors are without the layer's prefix. GGUF files use the canonical names.
+    Names of a layer's tensors are without the layer's prefix. GGUF files use the canonical names. Where a
+    name does not end in `.bias`, files put `.weight` behind it.
     """
 
     name: str
@@ -44,7 +46,13 @@ class PieceType:
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: how its files name things, what they leave unsaid, and what they get wrong."""
+    """A model family: how its files name things, what they leave unsaid, and what they get wrong.
+
+    A layer has the norms and biases that `layer_tensors` lists. `configuration`: whose keys its files use.
+    `head_dim` and `query_pre_attn_scalar` 0: the hidden size over the heads, and that. `stop_names`: control
+    tokens that end an answer, where the vocabulary has them. `gguf_neighbouring_rope`: its GGUF files hold
+    the rows of queries and keys in the order of a rotation that pairs neighbours.
+    """
 
     name: str
     hf_architecture: str
@@ -67,6 +75,12 @@ class Family:
     add_space_prefix: bool
     sampling: Sampling
     licence: str
+    configuration: Literal["gemma", "llama"] = "gemma"
+    tokenizer: Literal["sentencepiece", "byte-bpe"] = "sentencepiece"
+    scales_embedding: bool = True
+    tied_by_default: bool = True
+    stop_names: tuple[str, ...] = ()
+    gguf_neighbouring_rope: bool = False
     defects: tuple[KnownDefect, ...] = ()
     vocab_size: int = 0
     vocabulary_marks: Mapping[int, bytes] = field(default_factory=dict)
@@ -152,4 +166,80 @@ GEMMA3 = Family(
     ),
 )
 
-FAMILIES: Mapping[str, Family] = {GEMMA3.name: GEMMA3}
+_EMBEDDING_AND_HEAD = GEMMA3.global_tensors
+_LLAMA_LAYER = (
+    TensorRule("attn_norm", "input_layernorm", ("hidden_size",)),
+    TensorRule("attn_q", "self_attn.q_proj", ("query_width", "hidden_size")),
+    TensorRule("attn_k", "self_attn.k_proj", ("key_value_width", "hidden_size")),
+    TensorRule("attn_v", "self_attn.v_proj", ("key_value_width", "hidden_size")),
+    TensorRule("attn_output", "self_attn.o_proj", ("hidden_size", "query_width")),
+    TensorRule("ffn_norm", "post_attention_layernorm", ("hidden_size",)),
+    TensorRule("ffn_gate", "mlp.gate_proj", ("intermediate_size", "hidden_size")),
+    TensorRule("ffn_up", "mlp.up_proj", ("intermediate_size", "hidden_size")),
+    TensorRule("ffn_down", "mlp.down_proj", ("hidden_size", "intermediate_size")),
+)
+_BIASES = (
+    TensorRule("attn_q.bias", "self_attn.q_proj.bias", ("query_width",)),
+    TensorRule("attn_k.bias", "self_attn.k_proj.bias", ("key_value_width",)),
+    TensorRule("attn_v.bias", "self_attn.v_proj.bias", ("key_value_width",)),
+)
+_HEAD_NORMS = (
+    TensorRule("attn_q_norm", "self_attn.q_norm", ("head_dim",)),
+    TensorRule("attn_k_norm", "self_attn.k_norm", ("head_dim",)),
+)
+
+LLAMA = Family(
+    name="llama",
+    hf_architecture="LlamaForCausalLM",
+    hf_model_type="llama",
+    hf_layer_prefix="model.layers.{layer}.",
+    hf_norm_offset=0.0,
+    global_tensors=_EMBEDDING_AND_HEAD,
+    layer_tensors=_LLAMA_LAYER,
+    layer_pattern=1,
+    rope_theta=1e4,
+    rope_local_theta=1e4,
+    head_dim=0,
+    query_pre_attn_scalar=0,
+    rms_norm_eps=1e-6,
+    activation="silu",
+    bos_id=1,
+    pad_id=0,
+    base_stop_ids=(),
+    chat_stop_ids=(),
+    add_space_prefix=False,
+    sampling=Sampling(temperature=0.6, top_p=0.9),
+    licence="",
+    configuration="llama",
+    tokenizer="byte-bpe",
+    scales_embedding=False,
+    tied_by_default=False,
+    stop_names=("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"),
+    gguf_neighbouring_rope=True,
+)
+
+QWEN2 = replace(
+    LLAMA,
+    name="qwen2",
+    hf_architecture="Qwen2ForCausalLM",
+    hf_model_type="qwen2",
+    layer_tensors=_LLAMA_LAYER + _BIASES,
+    sampling=Sampling(temperature=0.7, top_k=20, top_p=0.8),
+    gguf_neighbouring_rope=False,
+)
+
+QWEN3 = replace(
+    QWEN2,
+    name="qwen3",
+    hf_architecture="Qwen3ForCausalLM",
+    hf_model_type="qwen3",
+    layer_tensors=_LLAMA_LAYER + _HEAD_NORMS,
+    sampling=Sampling(temperature=0.6, top_k=20, top_p=0.95),
+)
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (GEMMA3, LLAMA, QWEN2, QWEN3)}
+
+
+def file_name(name: str) -> str:
+    """What files write for the name of a tensor rule."""
+    return name if name.endswith(".bias") else f"{name}.weight"

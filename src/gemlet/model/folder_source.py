@@ -13,10 +13,11 @@ from gemlet.errors import ModelFileError
 from gemlet.formats.files import map_file, read_json
 from gemlet.formats.safetensors import read_safetensors
 from gemlet.formats.tensors import Tensor
+from gemlet.model import llama_config
 from gemlet.model.config import MAX_LAYERS, ConfigValueError, LayerType, ModelConfig
 from gemlet.model.defects import correct_stop_ids, correct_values
 from gemlet.model.description import Description, SourceFacts
-from gemlet.model.families import FAMILIES, Family
+from gemlet.model.families import FAMILIES, Family, file_name
 from gemlet.model.keys import Keys
 from gemlet.types import Sampling, TokenizerSource
 
@@ -55,6 +56,8 @@ GENERATION_HARMLESS = frozenset(
         "max_length",
         "max_new_tokens",
         "use_cache",
+        "output_attentions",
+        "output_hidden_states",
     }
 )
 
@@ -90,14 +93,14 @@ def read_folder(folder: Path) -> tuple[Description, dict[str, Tensor], float]:
     }
     layers = Keys(str(folder / CONFIG), config).integer("num_hidden_layers", most=MAX_LAYERS)
     names = {
-        f"{hf_name}.weight": name for name, (hf_name, _) in family.tensor_rules(layers, tied=False).items()
+        file_name(hf_name): name for name, (hf_name, _) in family.tensor_rules(layers, tied=False).items()
     }
     tensors: dict[str, Tensor] = {}
     for name, (tensor, shard) in _tensors(folder).items():
         if name not in names:
             raise ModelFileError(shard, f"tensor {name!r}", f"is not part of a {family.name}")
         tensors[names[name]] = tensor
-    if config.get("tie_word_embeddings", True) is True:
+    if config.get("tie_word_embeddings", family.tied_by_default) is True:
         tensors.pop("output", None)  # some tools store a copy of the tied head
     return Description(values, None), tensors, family.hf_norm_offset
 
@@ -106,7 +109,10 @@ def describe(folder: Path, values: Mapping[str, Any]) -> SourceFacts:
     """What the folder's files state, with known defects put right."""
     family = _family(folder, values["config"])
     path = str(folder / CONFIG)
-    config_values = _config_values(path, values["config"], family)
+    read = llama_config.hf_values if family.configuration == "llama" else _config_values
+    keys = Keys(path, values["config"])
+    config_values = read(keys, family)
+    _refuse_unknown(keys, HARMLESS)
     corrections = correct_values(family, config_values)
     generation = Keys(str(folder / GENERATION), values["generation"])
     stated = config_values["stop_ids"] + generation.ids("eos_token_id")
@@ -119,6 +125,8 @@ def describe(folder: Path, values: Mapping[str, Any]) -> SourceFacts:
     name, sha256 = values["tokenizer"]
     tokenizer = TokenizerSource(
         kind="sentencepiece" if TOKENIZERS[name] == "sentencepiece" else "tokenizer-json",
+        algorithm=family.tokenizer,
+        rows=config.vocab_size,
         path=str(folder / name),
         sha256=sha256,
         bos_id=config.bos_id,
@@ -148,8 +156,7 @@ def _family(folder: Path, config: Mapping[str, Any]) -> Family:
     raise ModelFileError(folder / CONFIG, "model_type", f"is {model_type[:40]!r}; supported are {supported}")
 
 
-def _config_values(path: str, config: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    keys = Keys(path, config)
+def _config_values(keys: Keys, family: Family) -> dict[str, Any]:
     layers = keys.integer("num_hidden_layers", most=MAX_LAYERS)
     hidden = keys.integer("hidden_size")
     keys.expect("attention_bias", False)
@@ -160,7 +167,7 @@ def _config_values(path: str, config: Mapping[str, Any], family: Family) -> dict
     keys.expect("hidden_act", family.activation)
     keys.expect("rope_scaling", None)
     rope_theta, rope_local_theta = _rope_thetas(keys, family)
-    result = {
+    return {
         "family": family.name,
         "vocab_size": keys.integer("vocab_size"),
         "hidden_size": hidden,
@@ -181,8 +188,6 @@ def _config_values(path: str, config: Mapping[str, Any], family: Family) -> dict
         "pad_id": keys.integer("pad_token_id", family.pad_id, least=0),
         "stop_ids": keys.ids("eos_token_id"),
     }
-    _refuse_unknown(keys, HARMLESS)
-    return result
 
 
 def _refuse_unknown(keys: Keys, harmless: frozenset[str]) -> None:

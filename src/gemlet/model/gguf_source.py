@@ -13,6 +13,7 @@ import numpy as np
 from gemlet.errors import ModelFileError
 from gemlet.formats.gguf import Strings, read_gguf
 from gemlet.formats.tensors import Tensor
+from gemlet.model import llama_config
 from gemlet.model.config import MAX_LAYERS, ConfigValueError, LayerType, ModelConfig
 from gemlet.model.defects import correct_stop_ids, correct_types, correct_values
 from gemlet.model.description import Description, SourceFacts
@@ -20,7 +21,9 @@ from gemlet.model.families import FAMILIES, Family
 from gemlet.model.keys import Keys
 from gemlet.types import Sampling, TokenizerSource, Vocabulary
 
-_TOKENS, _SCORES, _TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
+_TOKENS, _SCORES, _TYPES, _MERGES = (
+    f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type", "merges")
+)
 _MOST_KEPT = 1 << 22
 """Characters of metadata that may be kept beside packed weights, the vocabulary apart."""
 
@@ -29,18 +32,27 @@ def read_file(path: Path) -> tuple[Description, dict[str, Tensor], float]:
     """Description, tensors under canonical names, and the offset of norm weights (none in GGUF files)."""
     file = read_gguf(path)
     family = _family(str(path), file.metadata)
-    vocabulary = _vocabulary(str(path), file.metadata)
+    vocabulary = _vocabulary(str(path), file.metadata, family)
     tensors = {}
     for name, tensor in file.tensors.items():
-        if not name.endswith(".weight"):
+        if not name.endswith((".weight", ".bias")):
             raise ModelFileError(path, f"tensor {name!r}", f"is not part of a {family.name}")
         tensors[name.removesuffix(".weight")] = tensor
+    divisors: list[float] = []
+    if family.configuration == "llama":
+        divisors = llama_config.take_rope_divisors(path, tensors)
+    if family.gguf_neighbouring_rope:
+        keys = Keys(str(path), file.metadata, f"{family.name}.")
+        llama_config.pair_halves(tensors, keys.integer("attention.head_count"), "attn_q")
+        llama_config.pair_halves(tensors, keys.integer("attention.head_count_kv"), "attn_k")
     values = {
         "format": "gguf",
         "metadata": _plain_metadata(str(path), file.metadata),
         "tied": "output" not in tensors,
-        "vocabulary_sha256": _digest(vocabulary.text, vocabulary.ends, vocabulary.scores),
+        "vocabulary_sha256": _digest(*_given(vocabulary)),
     }
+    if divisors:
+        values["rope_divisors"] = divisors
     return Description(values, vocabulary), tensors, 0.0
 
 
@@ -50,7 +62,11 @@ def describe(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> S
     family = _family(where, metadata)
     keys = Keys(where, metadata)
     chat_template = keys.text("tokenizer.chat_template") if "tokenizer.chat_template" in keys else None
-    config_values = _config_values(where, metadata, family, len(vocabulary))
+    if family.configuration == "llama":
+        config_values = llama_config.gguf_values(keys, where, metadata, family, len(vocabulary))
+        config_values["rope_divisors"] = tuple(values.get("rope_divisors", ()))
+    else:
+        config_values = _config_values(where, metadata, family, len(vocabulary))
     config_values["tie_word_embeddings"] = values["tied"]
     corrections = correct_values(family, config_values)
     stated = keys.ids("tokenizer.ggml.eos_token_id") + keys.ids("tokenizer.ggml.eot_token_id")
@@ -60,7 +76,7 @@ def describe(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> S
     corrections += lines
     vocabulary = replace(vocabulary, types=types)
     prefix = "tokenizer.ggml.add_space_prefix"
-    if prefix not in keys:
+    if prefix not in keys and family.tokenizer == "sentencepiece":
         corrections.append(
             f"add_space_prefix is missing and was set to {str(family.add_space_prefix).lower()}"
         )
@@ -74,14 +90,23 @@ def describe(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> S
         path=where,
         sha256=_digest(values["vocabulary_sha256"].encode(), bytes([add_space_prefix]), types),
         bos_id=config.bos_id,
-        unknown_id=keys.integer("tokenizer.ggml.unknown_token_id", 3, least=0, most=config.vocab_size - 1),
+        unknown_id=_unknown_id(keys, family, config.vocab_size),
         pad_id=config.pad_id,
         add_space_prefix=add_space_prefix,
         vocabulary=vocabulary,
+        algorithm=family.tokenizer,
+        pre=keys.text("tokenizer.ggml.pre", "") if family.tokenizer == "byte-bpe" else None,
+        add_bos=keys.flag("tokenizer.ggml.add_bos_token") if "tokenizer.ggml.add_bos_token" in keys else None,
     )
     licence = keys.text("general.license") if "general.license" in keys else None
     sampling = _sampling(keys, family)
     return SourceFacts(where, "gguf", config, tokenizer, chat_template, sampling, tuple(corrections), licence)
+
+
+def _unknown_id(keys: Keys, family: Family, vocab_size: int) -> int | None:
+    if family.tokenizer == "byte-bpe":
+        return None  # every byte has a piece
+    return keys.integer("tokenizer.ggml.unknown_token_id", 3, least=0, most=vocab_size - 1)
 
 
 def _family(path: str, metadata: Mapping[str, Any]) -> Family:
@@ -163,10 +188,17 @@ def _sampling(keys: Keys, family: Family) -> Sampling:
     return replace(family.sampling, **stated)
 
 
-def _vocabulary(path: str, metadata: Mapping[str, Any]) -> Vocabulary:
-    tokens, scores, types = (metadata.get(key) for key in (_TOKENS, _SCORES, _TYPES))
+def _vocabulary(path: str, metadata: Mapping[str, Any], family: Family) -> Vocabulary:
+    tokens, scores, types, merges = (metadata.get(key) for key in (_TOKENS, _SCORES, _TYPES, _MERGES))
     if not isinstance(tokens, Strings) or not len(tokens):
         raise ModelFileError(path, _TOKENS, "must be a list of pieces")
+    if family.tokenizer == "byte-bpe":  # which has merges instead of scores
+        Keys(path, metadata).expect("tokenizer.ggml.model", "gpt2")
+        if not isinstance(merges, Strings):
+            raise ModelFileError(path, _MERGES, "must be a list of merges")
+        scores = np.zeros(len(tokens), np.float32)
+    else:
+        merges = None
     for key, array, kind in ((_SCORES, scores, "f"), (_TYPES, types, "i")):
         if not isinstance(array, np.ndarray) or array.dtype.kind != kind or len(array) != len(tokens):
             raise ModelFileError(path, key, "must have one number for each piece")
@@ -175,7 +207,14 @@ def _vocabulary(path: str, metadata: Mapping[str, Any]) -> Vocabulary:
         raise ModelFileError(path, _SCORES, "holds NaN or infinity")
     if types.min() < 0 or types.max() > 6:
         raise ModelFileError(path, _TYPES, "holds a type that is not from 0 to 6")
-    return Vocabulary(tokens.text, tokens.ends, scores.astype(np.float32), types.astype(np.int32))
+    pieces = Vocabulary(tokens.text, tokens.ends, scores.astype(np.float32), types.astype(np.int32))
+    return pieces if merges is None else replace(pieces, merges=merges.text, merge_ends=merges.ends)
+
+
+def _given(vocabulary: Vocabulary) -> list[np.ndarray]:
+    """The arrays that identify a vocabulary, its types apart."""
+    arrays = (vocabulary.text, vocabulary.ends, vocabulary.scores, vocabulary.merges, vocabulary.merge_ends)
+    return [array for array in arrays if array is not None]
 
 
 def _plain_metadata(path: str, metadata: Mapping[str, Any]) -> dict[str, Any]:

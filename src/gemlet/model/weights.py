@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,6 +34,7 @@ VERSION = "1"
 """Of the packed file; raised when the layout or the metadata change."""
 
 _VOCABULARY = "vocabulary."
+_VOCABULARY_ARRAYS = [field.name for field in fields(Vocabulary)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +195,8 @@ def _layouts(source: Source, types: Mapping[str, ComputeType]) -> dict[str, Layo
 def _vocabulary_arrays(vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:
     if vocabulary is None:
         return {}
-    return {_VOCABULARY + name: getattr(vocabulary, name) for name in ("text", "ends", "scores", "types")}
+    arrays = {_VOCABULARY + name: getattr(vocabulary, name) for name in _VOCABULARY_ARRAYS}
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 # --- Packing
@@ -329,10 +331,9 @@ def _cached(path: str | Path, weights: WeightsType, cache_dir: Path | None) -> L
             return None
         if metadata["fingerprint"] != fingerprint(files_of(path)):
             return None
-        names = ("text", "ends", "scores", "types")
-        pieces = [arrays[_VOCABULARY + name] for name in names if _VOCABULARY + name in arrays]
+        pieces = {n: arrays[_VOCABULARY + n] for n in _VOCABULARY_ARRAYS if _VOCABULARY + n in arrays}
         values = json.loads(metadata["description"])
-        description = Description(values, Vocabulary(*pieces) if pieces else None)
+        description = Description(values, Vocabulary(**pieces) if pieces else None)
         matrices, vectors = _split(arrays, json.loads(metadata["matrices"]))
         notes = tuple(json.loads(metadata["notes"]))
         content = Weights(matrices, vectors, metadata["sha256"], metadata["weights_type"])

@@ -18,7 +18,7 @@ from gemlet.errors import ConfigError, InvalidRequestError, StateError
 from gemlet.machine.processor import InstructionSet
 from gemlet.ops import _native
 from gemlet.ops.batch import Batch, Largest, Page, StepOutput
-from gemlet.ops.operations import Float32, LowRank, Program
+from gemlet.ops.operations import Float32, LowRank, Program, frequencies
 from gemlet.ops.packed import PANEL, Packed
 from gemlet.ops.record import Recorder, lower
 from gemlet.ops.sketch import ARRAYS, HeadSketch
@@ -122,7 +122,7 @@ class NativeExecutor:
             lowered.quantised,
             [_matrix(packed) for packed in recorder.matrices],
             recorder.vectors,
-            [frequencies(head_dim, theta) for head_dim, theta in recorder.rotations],
+            [frequencies(*rotation) for rotation in recorder.rotations],
             [(int(i.op), *i[1:]) for i in lowered.instructions],
         )
 
@@ -289,13 +289,6 @@ def choose_instruction_set() -> str:
             hint=f"unset it, or use one of {', '.join(instruction_sets())}",
         )
     return found
-
-
-def frequencies(head_dim: int, theta: float) -> Float32:
-    """Inverse frequencies theta^(-2i/head_dim), rounded to float32 as the reference does."""
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    inverse: Float32 = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
-    return inverse
 
 
 def _matrix(packed: Packed) -> tuple[int, int, int, Any, Any, Any]:

@@ -38,8 +38,14 @@ class Operations(Protocol[X]):
         To the rows of a state whose adapter has a `LowRank` for `weight`, its product is added.
         """
 
-    def rope(self, x: X, head_dim: int, theta: float) -> X:
-        """Rotate element i of each head with i + head_dim/2 by position * theta^(-2i/head_dim)."""
+    def add_bias(self, x: X, bias: Float32) -> X:
+        """x + bias, the same for every row."""
+
+    def rope(self, x: X, head_dim: int, theta: float, divisors: tuple[float, ...] = ()) -> X:
+        """Rotate element i of each head with i + head_dim/2 by position * theta^(-2i/head_dim) / divisors[i].
+
+        divisors: one for each i, or none, which divides by 1.
+        """
 
     def attend(
         self,
@@ -63,6 +69,9 @@ class Operations(Protocol[X]):
     def gelu_gate(self, gate: X, up: X) -> X:
         """gelu(gate) * up, gelu in its tanh form."""
 
+    def silu_gate(self, gate: X, up: X) -> X:
+        """gate / (1 + exp(-gate)) * up."""
+
     def add(self, x: X, y: X) -> X:
         """x + y."""
 
@@ -71,6 +80,17 @@ class Operations(Protocol[X]):
 
     def output(self, name: Rows, x: X) -> None:
         """Hand `x` out as a result of the step."""
+
+
+def frequencies(head_dim: int, theta: float, divisors: tuple[float, ...] = ()) -> Float32:
+    """What positions are multiplied by to give the angles of `rope`, float32 [head_dim / 2].
+
+    Rounded to float32, and angles too, as the oracle does: at position 30,000 that moves an angle by up to
+    2e-3, so it is part of the definition.
+    """
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    inverse: Float32 = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
+    return (inverse / np.array(divisors, np.float64)).astype(np.float32) if divisors else inverse
 
 
 @dataclass(frozen=True)

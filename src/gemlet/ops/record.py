@@ -30,6 +30,8 @@ class Op(IntEnum):
     STORE_KEY_VALUE = 7
     ATTEND = 8
     SELECT = 9
+    SILU_GATE = 10
+    ADD_BIAS = 11
 
 
 ROWS = {"all": 0, "logits": 1, "hidden": 2}
@@ -80,7 +82,7 @@ class Recorder:
     values: list[Value] = field(default_factory=list)
     matrices: list[Packed] = field(default_factory=list)
     vectors: list[Float32] = field(default_factory=list)
-    rotations: list[tuple[int, float]] = field(default_factory=list)
+    rotations: list[tuple[int, float, tuple[float, ...]]] = field(default_factory=list)
     layers: dict[int, Layer] = field(default_factory=dict)
     precise: set[int] = field(default_factory=set)
     outputs: dict[int, Rows] = field(default_factory=dict)
@@ -98,10 +100,14 @@ class Recorder:
             self.precise.add(len(self.instructions))
         return self._add(Op.LINEAR, weight.rows, x.rows, a=x.number, weight=self._matrix(weight))
 
-    def rope(self, x: Value, head_dim: int, theta: float) -> Value:
-        if (head_dim, theta) not in self.rotations:
-            self.rotations.append((head_dim, theta))
-        table = self.rotations.index((head_dim, theta))
+    def add_bias(self, x: Value, bias: Float32) -> Value:
+        self.vectors.append(np.ascontiguousarray(bias, np.float32))
+        return self._add(Op.ADD_BIAS, x.width, x.rows, a=x.number, weight=len(self.vectors) - 1)
+
+    def rope(self, x: Value, head_dim: int, theta: float, divisors: tuple[float, ...] = ()) -> Value:
+        if (head_dim, theta, divisors) not in self.rotations:
+            self.rotations.append((head_dim, theta, divisors))
+        table = self.rotations.index((head_dim, theta, divisors))
         return self._add(Op.ROPE, x.width, x.rows, a=x.number, weight=table, group=head_dim)
 
     def attend(
@@ -124,6 +130,9 @@ class Recorder:
 
     def gelu_gate(self, gate: Value, up: Value) -> Value:
         return self._add(Op.GELU_GATE, gate.width, gate.rows, a=gate.number, b=up.number)
+
+    def silu_gate(self, gate: Value, up: Value) -> Value:
+        return self._add(Op.SILU_GATE, gate.width, gate.rows, a=gate.number, b=up.number)
 
     def add(self, x: Value, y: Value) -> Value:
         return self._add(Op.ADD, x.width, x.rows, a=x.number, b=y.number)
@@ -262,6 +271,6 @@ class _Lowering:
 def _reads(instruction: Instruction) -> Iterable[int]:
     if instruction.op is Op.EMBED:
         return ()
-    if instruction.op in (Op.ADD, Op.GELU_GATE, Op.STORE_KEY_VALUE):
+    if instruction.op in (Op.ADD, Op.GELU_GATE, Op.SILU_GATE, Op.STORE_KEY_VALUE):
         return instruction.a, instruction.b
     return (instruction.a,)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gemlet.errors import InvalidRequestError, StateError
 from gemlet.ops.batch import Batch, Page, StepOutput
-from gemlet.ops.operations import CacheLayer, Float32, LowRank, Program, Rows
+from gemlet.ops.operations import CacheLayer, Float32, LowRank, Program, Rows, frequencies
 from gemlet.ops.packed import Packed, unpack
 from gemlet.ops.reference_state import Place, ReferencePage, ReferenceState, first_needed_page, join
 from gemlet.ops.sketch import HeadSketch
@@ -63,12 +63,12 @@ class ReferenceOperations:
                 product[start:end] += np.float32(part.scale) * (x[start:end] @ a.T @ b.T)
         return product
 
-    def rope(self, x: Float32, head_dim: int, theta: float) -> Float32:
-        # Frequencies and angles are rounded to float32, as the oracle does: at position 30,000 that moves an
-        # angle by up to 2e-3, so it is part of the definition.
-        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        frequencies = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
-        angles = self._batch.positions[:, None, None].astype(np.float32) * frequencies
+    def add_bias(self, x: Float32, bias: Float32) -> Float32:
+        return x + bias
+
+    def rope(self, x: Float32, head_dim: int, theta: float, divisors: tuple[float, ...] = ()) -> Float32:
+        turns = frequencies(head_dim, theta, divisors)
+        angles = self._batch.positions[:, None, None].astype(np.float32) * turns
         cos, sin = np.cos(angles), np.sin(angles)
         heads = x.reshape(len(x), x.shape[1] // head_dim, head_dim)
         left, right = heads[..., : head_dim // 2], heads[..., head_dim // 2 :]
@@ -106,6 +106,11 @@ class ReferenceOperations:
     def gelu_gate(self, gate: Float32, up: Float32) -> Float32:
         inner = np.float32(np.sqrt(2 / np.pi)) * (gate + np.float32(0.044715) * gate * gate * gate)
         gated: Float32 = np.float32(0.5) * gate * (np.float32(1) + np.tanh(inner)) * up
+        return gated
+
+    def silu_gate(self, gate: Float32, up: Float32) -> Float32:
+        with np.errstate(over="ignore"):  # exp of a very negative gate is infinity, and the result 0
+            gated: Float32 = gate / (np.float32(1) + np.exp(-gate)) * up
         return gated
 
     def add(self, x: Float32, y: Float32) -> Float32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +15,9 @@ from gemlet.infer.draft_model import DraftModel
 from gemlet.infer.scheduler import Limits
 from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.model.adapters import AdapterFile, read_adapter
+from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
+from gemlet.model.families import FAMILIES
 from gemlet.model.head import use_sketch
 from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
@@ -22,6 +25,8 @@ from gemlet.ops.sketch import Pieces
 from gemlet.store.references import resolve
 from gemlet.store.remove import keep_within_limit
 from gemlet.store.settings import cache_dir, read_settings
+from gemlet.text.byte_level import ByteLevelTokenizer
+from gemlet.text.chat_template import ChatTemplate
 from gemlet.text.template import template_sha256
 from gemlet.text.tokenizer import Tokenizer
 from gemlet.types import Manifest
@@ -71,11 +76,12 @@ def load(
     threads = _at_most(MAX_THREADS, threads or cast("int | None", settings["threads"].value))
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
     loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
-    config = loaded.facts.config
     keep_within_limit(packed_path(loaded.facts.path, weights, cache_dir()))
+    tokenizer = open_tokenizer(loaded)
+    config = _config(loaded, tokenizer)
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
     _check_context(limit, config.context_length)
-    tokenizer = open_tokenizer(loaded)
+    template = _template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
     from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
@@ -83,9 +89,10 @@ def load(
     return Model(
         decoder,
         tokenizer,
-        manifest=_manifest(found.reference, loaded, adapter, tokenizer, decoder),
+        manifest=_manifest(found.reference, loaded, adapter, tokenizer, decoder, template),
         sampling=loaded.facts.sampling,
         has_chat_format=loaded.facts.chat_template is not None,
+        template=template,
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
@@ -95,12 +102,6 @@ def load(
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
     )
-
-
-def _check_context(limit: int | None, most: int) -> None:
-    if limit is not None and limit > most:
-        hint = f"the model was made for {most} tokens: ask for a context of at most as many"
-        raise ContextLengthError(limit, most, hint=hint)
 
 
 def prefix_dir() -> Path:
@@ -137,6 +138,24 @@ def open_tokenizer(loaded: Loaded) -> Tokenizer:
     return tokenizer
 
 
+def _config(loaded: Loaded, tokenizer: Tokenizer) -> ModelConfig:
+    """The configuration; control tokens that end an answer in every model of the family are stop ids too."""
+    config = loaded.facts.config
+    named = (tokenizer.control_id(name) for name in FAMILIES[config.family].stop_names)
+    stop_ids = {*config.stop_ids, *(token_id for token_id in named if token_id is not None)}
+    return replace(config, stop_ids=tuple(sorted(stop_ids)))
+
+
+def _template(loaded: Loaded, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The model's own chat template, where its family has not one format for all."""
+    facts = loaded.facts
+    if facts.chat_template is None or not isinstance(tokenizer, ByteLevelTokenizer):
+        return None
+    ids = {"bos_token": facts.config.bos_id, "eos_token": facts.config.stop_ids[0]}
+    names = {key: tokenizer.shown([token_id]) for key, token_id in ids.items()}
+    return ChatTemplate(facts.chat_template, tokenizer, names, facts.path)
+
+
 def _speculator(
     draft: object, threads: int | None, tokenizer: Tokenizer, progress: Progress | None
 ) -> AdaptiveSpeculator | None:
@@ -152,7 +171,7 @@ def _draft_decoder(ref: str, threads: int | None, tokenizer: Tokenizer, progress
     """The decoder of the model that drafts. InvalidRequestError unless it has that tokenizer."""
     found = resolve(ref, progress=progress)
     loaded = load_model(found.path, "auto", cache_dir=cache_dir(), progress=progress)
-    own = Tokenizer.from_source(loaded.facts.tokenizer, cache_dir())
+    own = open_tokenizer(loaded)
     if own.sha256 != tokenizer.sha256:
         raise InvalidRequestError(
             f"{ref} cannot draft: its tokenizer is another one (vocabulary {own.sha256[:12]},"
@@ -163,13 +182,19 @@ def _draft_decoder(ref: str, threads: int | None, tokenizer: Tokenizer, progress
 
 
 def _manifest(
-    reference: str, loaded: Loaded, adapter: AdapterFile | None, tokenizer: Tokenizer, decoder: Decoder
+    reference: str,
+    loaded: Loaded,
+    adapter: AdapterFile | None,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    template: ChatTemplate | None,
 ) -> Manifest:
+    base = loaded.facts.chat_template is None
     return Manifest(
         model=reference,
         weights_sha256=loaded.weights.sha256,
         tokenizer_sha256=tokenizer.sha256,
-        template_sha256=template_sha256(base=loaded.facts.chat_template is None),
+        template_sha256=template_sha256(base=base) if template is None else template.sha256,
         adapter_sha256=None if adapter is None else adapter.sha256,
         weights_type=loaded.weights.weights_type,
         activation_type=decoder.activation_type,
@@ -178,6 +203,12 @@ def _manifest(
         instruction_set=decoder.instruction_set,
         engine_version=__version__,
     )
+
+
+def _check_context(wanted: int | None, most: int) -> None:
+    if wanted is not None and wanted > most:
+        hint = f"the model was made for {most} tokens: ask for a context of at most as many"
+        raise ContextLengthError(wanted, most, hint=hint)
 
 
 def _at_most(most: int, threads: int | None) -> int | None:

@@ -107,6 +107,28 @@ def read_leniently(
     return builder.finish()
 
 
+def read_as_given(
+    messages: Sequence[Message | Mapping[str, Any]],
+) -> tuple[list[tuple[str, str]], tuple[str, ...]] | None:
+    """Role and text of each message as they are, for templates that know the usual roles; None with tools.
+
+    Roles become "system", "user" or "assistant"; the lines say what that changed.
+    """
+    turns, lines = [], []
+    usual = {"developer": "system", "model": "assistant"}
+    for message in _parse_all(messages):
+        if message.role == "tool" or message.tool_calls:
+            return None
+        if message.parts is None:
+            raise ConversationError(f"{message.where}: has no content")
+        if message.role == "developer":
+            lines.append(f"{message.where}: a developer message is treated as a system message")
+        if message.name is not None:
+            lines.append(f"{message.where}: the name {message.name!r} is not shown to the model")
+        turns.append((usual.get(message.role, message.role), "".join(message.parts)))
+    return turns, tuple(lines)
+
+
 @dataclass
 class _Builder:
     with_tools: bool

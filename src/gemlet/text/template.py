@@ -19,7 +19,7 @@ from gemlet.text.tools import Tool, call_text, declaration, result_text
 from gemlet.types import Message
 
 TURN_START, TURN_END = "<start_of_turn>", "<end_of_turn>"
-_AFTER_SYSTEM = "\n\n"
+AFTER_SYSTEM = "\n\n"
 """Follows the declaration of tools and the system message at the head of the first turn."""
 
 _REVISION = 2
@@ -130,7 +130,7 @@ def render_base(
     if conversation.system is not None:
         instructions.append(conversation.system.strip())
     if instructions:
-        parts.append(_BASE_INSTRUCTIONS + _AFTER_SYSTEM.join(instructions))
+        parts.append(_BASE_INSTRUCTIONS + AFTER_SYSTEM.join(instructions))
     parts += _dialogue(conversation.turns)
     parts.append(_BASE_NAMES["model"])
     ids = tokenizer.encode(_BASE_BETWEEN.join(parts), bos=True)
@@ -141,7 +141,7 @@ def render_base(
 def template_sha256(*, base: bool = False) -> str:
     """Identifies the chat format, or the frame for base models, and its version."""
     sample = (declaration([_BASE_TOOL]), [(turn.role, turn.text) for turn in _BASE_TOOL_EXAMPLES])
-    parts: tuple[object, ...] = (_REVISION, TURN_START, TURN_END, _AFTER_SYSTEM, sample)
+    parts: tuple[object, ...] = (_REVISION, TURN_START, TURN_END, AFTER_SYSTEM, sample)
     if base:
         examples = [(turn.role, turn.text) for turn in _BASE_EXAMPLES]
         wording = (_BASE_OPENING, examples, _BASE_NAMES, _BASE_INSTRUCTIONS, _BASE_BETWEEN, _BASE_STOP)
@@ -151,9 +151,9 @@ def template_sha256(*, base: bool = False) -> str:
 
 def _with_head(conversation: Conversation, tools: Sequence[Tool]) -> tuple[Turn, ...]:
     """The turns with the declaration of tools and the system message at the head of the first one."""
-    head = declaration(tools) + _AFTER_SYSTEM if tools else ""
+    head = declaration(tools) + AFTER_SYSTEM if tools else ""
     if conversation.system is not None:
-        head += conversation.system + _AFTER_SYSTEM
+        head += conversation.system + AFTER_SYSTEM
     if not (head and conversation.turns):
         return conversation.turns
     first, *others = conversation.turns

@@ -40,7 +40,13 @@ class Tokenizer:
 
     `model` is a SentencePiece model as this class keeps it; a `from_` method takes anything else.
     `sha256` identifies the vocabulary: it is the same whichever kind of file the vocabulary was read from.
+    `adds_bos`: whether `encode` puts a BOS before a text when asked; not every family's models know one.
     """
+
+    adds_bos = True
+    bos_id: int
+    sha256: str
+    vocab_size: int
 
     def __init__(self, model: bytes) -> None:
         header = read_header(model)
@@ -49,7 +55,7 @@ class Tokenizer:
             self._processor.LoadFromSerializedProto(model)
         except (RuntimeError, OSError) as error:
             raise ValueError(f"SentencePiece refuses the model: {error}") from None
-        self.vocab_size: int = self._processor.vocab_size()
+        self.vocab_size = self._processor.vocab_size()
         self.bos_id = header.bos_id
         self.sha256 = hashlib.sha256(model).hexdigest()
         self._may_cut = header.may_cut
@@ -61,8 +67,12 @@ class Tokenizer:
     def from_source(cls, source: TokenizerSource, cache_dir: Path | None = None) -> Tokenizer:
         """The tokenizer of a model. With a cache folder the conversion is kept there and done once.
 
-        Raises ModelFileError naming file and field.
+        Raises ModelFileError naming file and field, MissingExtraError for one that needs another library.
         """
+        if source.algorithm == "byte-bpe":
+            from gemlet.text.byte_level import ByteLevelTokenizer
+
+            return ByteLevelTokenizer.from_source(source)
         if cache_dir is None:
             return cls._of(read_pieces(source), source.path)[0]
         path = cache_dir / "tokenizers" / f"{source.sha256}-{CACHE_VERSION}.model"
@@ -111,9 +121,7 @@ class Tokenizer:
     def shown(self, ids: Iterable[int]) -> str:
         """`decode` for people to read: control tokens by their names, as texts that hold them look too."""
         pieces = (
-            str(self._processor.id_to_piece(token_id)).encode()
-            if self.is_control(token_id)
-            else self.piece(token_id)
+            self._name(token_id).encode() if self.is_control(token_id) else self.piece(token_id)
             for token_id in ids
         )
         return b"".join(pieces).decode(errors="replace")
@@ -135,6 +143,9 @@ class Tokenizer:
         """The id of the control token of this name, None when there is none."""
         token_id = self._processor.piece_to_id(name)
         return token_id if self._processor.is_control(token_id) else None
+
+    def _name(self, token_id: int) -> str:
+        return str(self._processor.id_to_piece(token_id))
 
     def _look_up(self, token_id: int) -> bytes:
         if self.is_control(token_id):

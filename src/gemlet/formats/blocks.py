@@ -1,4 +1,4 @@
-"""Quantised kinds taken apart: integer codes, and per group of columns a scale and perhaps a minimum.
+"""Quantised kinds taken apart and put together: codes, and per group of columns a scale, perhaps a minimum.
 
 This is the one place that knows the bit layouts. A value is scale * (code - zero), or scale * code + minimum.
 """
@@ -148,3 +148,23 @@ _SPLITTERS: dict[str, Callable[[Array], Blocks]] = {
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
 }
+
+
+def join(kind: str, blocks: Blocks) -> NDArray[np.uint8]:
+    """The rows of a quantised kind that `split` takes apart into these blocks, uint8 [rows, row_bytes].
+
+    Q8_0 and Q4_0. Raises ValueError for blocks of another shape of kind, FloatingPointError for a scale that
+    is not finite.
+    """
+    zero = {"Q8_0": 128, "Q4_0": 8}[kind]
+    scales = blocks.scales
+    if (blocks.zero, blocks.group, blocks.mins) != (zero, 32, None) or scales.dtype != np.float16:
+        raise ValueError(f"the blocks are not those of {kind}")
+    if not np.isfinite(scales).all():
+        raise FloatingPointError(f"a value is too large for {kind}")
+    rows, groups = scales.shape
+    codes = blocks.codes.reshape(rows, groups, 32)
+    packed = np.empty((rows, groups, KINDS[kind].nbytes), np.uint8)
+    packed[..., :2] = np.ascontiguousarray(scales, "<f2")[..., None].view(np.uint8)
+    packed[..., 2:] = codes ^ 128 if kind == "Q8_0" else codes[..., :16] | codes[..., 16:] << 4
+    return packed.reshape(rows, -1)

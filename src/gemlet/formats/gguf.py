@@ -74,10 +74,14 @@ class Strings:
 
 @dataclass(frozen=True, eq=False)
 class GgufFile:
-    """A parsed file. Metadata values are int, float, bool, str; arrays are NumPy's, `Strings`, or lists."""
+    """A parsed file. Metadata values are int, float, bool, str; arrays are NumPy's, `Strings`, or lists.
+
+    `types` has the format's number of the type of each metadata value, 9 for arrays.
+    """
 
     path: str
     metadata: Mapping[str, Any]
+    types: Mapping[str, int]
     tensors: Mapping[str, Tensor]
 
 
@@ -157,23 +161,26 @@ class _Reader:
         tensors = self.count(MAX_TENSORS, smallest=32)
         self.field = "metadata count"
         keys = self.count(MAX_KEYS, smallest=13)
-        metadata = self.metadata(keys)
+        metadata, types = self.metadata(keys)
         entries = [self.entry() for _ in range(tensors)]
-        return GgufFile(self.path, metadata, self.tensors(entries, self.alignment(metadata)))
+        return GgufFile(self.path, metadata, types, self.tensors(entries, self.alignment(metadata)))
 
-    def metadata(self, count: int) -> dict[str, Any]:
+    def metadata(self, count: int) -> tuple[dict[str, Any], dict[str, int]]:
+        """The values by key, and the number of each value's type."""
         start = self.at
         metadata: dict[str, Any] = {}
+        types: dict[str, int] = {}
         for index in range(count):
             self.field = f"metadata key {index}"
             key = self.name()
             self.field = f"metadata {key!r}"
             if key in metadata:
                 self.fail("appears twice")
-            metadata[key] = self.value(self.u32())
+            types[key] = self.u32()
+            metadata[key] = self.value(types[key])
             if self.at - start > MAX_METADATA_BYTES:
                 self.fail(f"ends beyond the limit of {MAX_METADATA_BYTES} bytes of metadata")
-        return metadata
+        return metadata, types
 
     def value(self, kind: int) -> Any:
         if kind == _STRING:

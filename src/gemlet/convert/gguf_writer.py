@@ -1,0 +1,182 @@
+"""A GGUF file from an opened model: what is not changed is copied byte for byte, what is, is encoded anew."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from gemlet.convert.gguf_metadata import Metadata, Value, metadata_of
+from gemlet.convert.staging import staged
+from gemlet.convert.tensors import OutputTensor, encoded, kept, values_of
+from gemlet.errors import MissingExtraError, ModelFileError, OutputError
+from gemlet.formats.gguf import read_gguf
+from gemlet.formats.tensors import KINDS, Tensor
+from gemlet.model.sources import Source
+
+Progress = Callable[[int, int], None]
+
+_ALIGNMENT = 32
+_HEAD_BYTES = 1 << 14
+"""More than what a head holds beside its strings and tensor names."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: its bytes, the kind of each tensor, and a line for each thing put right."""
+
+    path: str
+    nbytes: int
+    kinds: Mapping[str, str]
+    corrections: tuple[str, ...] = field(default=())
+
+
+Check = Callable[[Path], None]
+"""Looks at the finished file, before it gets its name, and raises where it is not what was meant."""
+
+
+def write_gguf(
+    path: str | Path,
+    source: Source,
+    tensors: Mapping[str, OutputTensor] | None = None,
+    *,
+    metadata: Mapping[str, Value] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    check: Check | None = None,
+) -> Written:
+    """Write a model as a GGUF file.
+
+    tensors: those that are changed, by canonical name; the others are copied as they are stored, norms of a
+    folder with the 1 that the format wants added. metadata: keys besides those of the source, or in place
+    of them. force: replace a file that is there. progress: called with the bytes written and in all.
+
+    The file appears under its name whole, on disk and read again, or not at all.
+    Raises MissingExtraError without the gguf package, OutputError where the file cannot be written,
+    ModelFileError for values that a kind cannot hold.
+    """
+    path = Path(path)
+    outputs = gguf_tensors(source) | dict(tensors or {})
+    if unknown := outputs.keys() - source.tensors.keys():
+        raise ValueError(f"{min(unknown)} is not part of the model")
+    package = _package()
+    kinds = {name: tensor.kind for name, tensor in outputs.items()}
+    keys, lines = metadata_of(source, kinds, bool(tensors))
+    keys |= metadata or {}
+    refuse_source(path, source)
+    needed = sum(tensor.nbytes + _ALIGNMENT for tensor in outputs.values()) + _head_bytes(keys)
+    with staged(path, needed, force=force) as stage:
+        _write_head(package, stage, keys, outputs)
+        with stage.open("ab") as file:
+            digests = _write_data(source.facts.path, file, outputs, progress)
+        nbytes = stage.stat().st_size
+        _compare(stage, outputs, digests)
+        if check is not None:
+            check(stage)
+    return Written(str(path), nbytes, kinds, tuple(lines))
+
+
+def gguf_tensors(source: Source) -> dict[str, OutputTensor]:
+    """Every tensor of a source as a GGUF file holds it: as it is stored, norms ready to multiply."""
+    return {name: _as_is(tensor, source.norm_offset) for name, tensor in source.tensors.items()}
+
+
+def refuse_source(path: Path, source: Source) -> None:
+    """Raise OutputError where writing would replace what is read."""
+    target, origin = path.resolve(), Path(source.facts.path).resolve()
+    if target == origin or target in origin.parents or origin in target.parents:
+        raise OutputError(f"{path}: is where the model is read from", hint="choose another -o")
+
+
+def _as_is(tensor: Tensor, norm_offset: float) -> OutputTensor:
+    if len(tensor.shape) > 1 or not norm_offset:
+        return kept(tensor)
+    values, offset = values_of(tensor), np.float32(norm_offset)
+    return encoded("F32", tensor.shape, lambda start, stop: values(start, stop) + offset)
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("gguf")
+    except ImportError:
+        raise MissingExtraError("writing GGUF files", "convert") from None
+
+
+def _head_bytes(metadata: Mapping[str, Value]) -> int:
+    """About as many bytes as the keys take."""
+    values = [value.value for value in metadata.values()]
+    lists = [value for value in values if isinstance(value, list)]
+    strings = [item for value in lists for item in value if isinstance(item, bytes | str)]
+    size = sum(len(value) for value in values if isinstance(value, str))
+    return size + sum(8 * len(value) for value in lists) + sum(map(len, strings)) + _HEAD_BYTES
+
+
+def _write_head(package: Any, path: Path, metadata: Metadata, tensors: Mapping[str, OutputTensor]) -> None:
+    """Everything before the data: counts, keys, the table of tensors."""
+    types = package.GGUFValueType
+    writer = package.GGUFWriter(path, metadata["general.architecture"].value)
+    try:
+        for key, value in metadata.items():
+            if key != "general.architecture":  # the writer has put it there
+                item = None if value.item is None else types(value.item)
+                writer.add_key_value(key, value.value, types(value.type), item)
+        for name, tensor in tensors.items():
+            number = package.GGMLQuantizationType(KINDS[tensor.kind].gguf_id)
+            dtype = np.dtype(np.float32)  # `raw_dtype` says what it is; bytes would have another shape
+            writer.add_tensor_info(f"{name}.weight", tensor.shape, dtype, tensor.nbytes, raw_dtype=number)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+
+
+def _write_data(
+    where: str, file: IO[bytes], tensors: Mapping[str, OutputTensor], progress: Progress | None
+) -> dict[str, str]:
+    """The tensors' bytes, each at a multiple of 32; returns the sha256 of each."""
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    total, done = sum(tensor.nbytes for tensor in tensors.values()), 0
+    digests = {}
+    for name, tensor in tensors.items():
+        digest, size = hashlib.sha256(), 0
+        for part in slices_of(where, name, tensor):
+            data = np.ascontiguousarray(part).reshape(-1).data
+            file.write(data)
+            digest.update(data)
+            size += len(data)
+            if progress is not None:
+                progress(done + size, total)
+        if size != tensor.nbytes:
+            raise ValueError(f"{name} has {size} bytes where {tensor.nbytes} were promised")
+        done += size
+        file.write(b"\0" * (-size % _ALIGNMENT))
+        digests[name] = digest.hexdigest()
+    return digests
+
+
+def slices_of(where: str, name: str, tensor: OutputTensor) -> Any:
+    """The bytes of a tensor; what its kind cannot hold is a ModelFileError that names it."""
+    try:
+        yield from tensor.slices()
+    except FloatingPointError as error:
+        hint = "--type f32 and bf16 hold every finite value"
+        raise ModelFileError(where, f"tensor {name!r}", str(error), hint=hint) from None
+
+
+def _compare(path: Path, tensors: Mapping[str, OutputTensor], digests: Mapping[str, str]) -> None:
+    """Read the file again: the same tensors with the same bytes as were written."""
+    found = read_gguf(path).tensors
+    if [name.removesuffix(".weight") for name in found] != list(tensors):
+        raise OutputError(f"{path}: the file read again has other tensors than were written")
+    for name, tensor in tensors.items():
+        again = found[f"{name}.weight"]
+        same = (again.kind, again.shape) == (tensor.kind, tensor.shape)
+        if not same or hashlib.sha256(again.data.data).hexdigest() != digests[name]:
+            hint = "the disk or the memory of this machine may be faulty"
+            raise OutputError(f"{path}: tensor {name!r} read again is not what was written", hint=hint)

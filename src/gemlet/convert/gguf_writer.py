@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from gemlet.convert.gguf_metadata import Metadata, Value, metadata_of
 from gemlet.convert.staging import staged
-from gemlet.convert.tensors import OutputTensor, encoded, kept, values_of
-from gemlet.errors import MissingExtraError, ModelFileError, OutputError
+from gemlet.convert.tensors import (
+    OutputTensor,
+    Progress,
+    counter,
+    differences,
+    encoded,
+    kept,
+    total_bytes,
+    values_of,
+    write_data,
+)
+from gemlet.errors import MissingExtraError, OutputError
 from gemlet.formats.gguf import read_gguf
 from gemlet.formats.tensors import KINDS, Tensor
 from gemlet.model.sources import Source
-
-Progress = Callable[[int, int], None]
 
 _ALIGNMENT = 32
 _HEAD_BYTES = 1 << 14
@@ -64,21 +71,45 @@ def write_gguf(
     outputs = gguf_tensors(source) | dict(tensors or {})
     if unknown := outputs.keys() - source.tensors.keys():
         raise ValueError(f"{min(unknown)} is not part of the model")
-    package = _package()
     kinds = {name: tensor.kind for name, tensor in outputs.items()}
     keys, lines = metadata_of(source, kinds, bool(tensors))
     keys |= metadata or {}
     refuse_source(path, source)
-    needed = sum(tensor.nbytes + _ALIGNMENT for tensor in outputs.values()) + _head_bytes(keys)
+    named = {f"{name}.weight": tensor for name, tensor in outputs.items()}
+    nbytes = write_tensors(path, keys, named, source.facts.path, force=force, progress=progress, check=check)
+    return Written(str(path), nbytes, kinds, tuple(lines))
+
+
+def write_tensors(
+    path: Path,
+    metadata: Metadata,
+    tensors: Mapping[str, OutputTensor],
+    where: str,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    check: Check | None = None,
+) -> int:
+    """Write a GGUF file of these keys and tensors, by the names they have in it; returns its bytes.
+
+    where: what the tensors come from, for messages. Otherwise as `write_gguf`.
+    """
+    package = _package()
+    needed = sum(tensor.nbytes + _ALIGNMENT for tensor in tensors.values()) + _head_bytes(metadata)
     with staged(path, needed, force=force) as stage:
-        _write_head(package, stage, keys, outputs)
+        _write_head(package, stage, metadata, tensors)
         with stage.open("ab") as file:
-            digests = _write_data(source.facts.path, file, outputs, progress)
-        nbytes = stage.stat().st_size
-        _compare(stage, outputs, digests)
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+            step = counter(total_bytes(tensors), progress)
+            digests = write_data(file, tensors, where, step, _ALIGNMENT)
+        if different := differences(read_gguf(stage).tensors, tensors, digests):
+            hint = "the disk or the memory of this machine may be faulty"
+            raise OutputError(
+                f"{path}: tensor {different[0]!r} read again is not what was written", hint=hint
+            )
         if check is not None:
             check(stage)
-    return Written(str(path), nbytes, kinds, tuple(lines))
+        return stage.stat().st_size
 
 
 def gguf_tensors(source: Source) -> dict[str, OutputTensor]:
@@ -128,55 +159,9 @@ def _write_head(package: Any, path: Path, metadata: Metadata, tensors: Mapping[s
         for name, tensor in tensors.items():
             number = package.GGMLQuantizationType(KINDS[tensor.kind].gguf_id)
             dtype = np.dtype(np.float32)  # `raw_dtype` says what it is; bytes would have another shape
-            writer.add_tensor_info(f"{name}.weight", tensor.shape, dtype, tensor.nbytes, raw_dtype=number)
+            writer.add_tensor_info(name, tensor.shape, dtype, tensor.nbytes, raw_dtype=number)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
     finally:
         writer.close()
-
-
-def _write_data(
-    where: str, file: IO[bytes], tensors: Mapping[str, OutputTensor], progress: Progress | None
-) -> dict[str, str]:
-    """The tensors' bytes, each at a multiple of 32; returns the sha256 of each."""
-    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-    total, done = sum(tensor.nbytes for tensor in tensors.values()), 0
-    digests = {}
-    for name, tensor in tensors.items():
-        digest, size = hashlib.sha256(), 0
-        for part in slices_of(where, name, tensor):
-            data = np.ascontiguousarray(part).reshape(-1).data
-            file.write(data)
-            digest.update(data)
-            size += len(data)
-            if progress is not None:
-                progress(done + size, total)
-        if size != tensor.nbytes:
-            raise ValueError(f"{name} has {size} bytes where {tensor.nbytes} were promised")
-        done += size
-        file.write(b"\0" * (-size % _ALIGNMENT))
-        digests[name] = digest.hexdigest()
-    return digests
-
-
-def slices_of(where: str, name: str, tensor: OutputTensor) -> Any:
-    """The bytes of a tensor; what its kind cannot hold is a ModelFileError that names it."""
-    try:
-        yield from tensor.slices()
-    except FloatingPointError as error:
-        hint = "--type f32 and bf16 hold every finite value"
-        raise ModelFileError(where, f"tensor {name!r}", str(error), hint=hint) from None
-
-
-def _compare(path: Path, tensors: Mapping[str, OutputTensor], digests: Mapping[str, str]) -> None:
-    """Read the file again: the same tensors with the same bytes as were written."""
-    found = read_gguf(path).tensors
-    if [name.removesuffix(".weight") for name in found] != list(tensors):
-        raise OutputError(f"{path}: the file read again has other tensors than were written")
-    for name, tensor in tensors.items():
-        again = found[f"{name}.weight"]
-        same = (again.kind, again.shape) == (tensor.kind, tensor.shape)
-        if not same or hashlib.sha256(again.data.data).hexdigest() != digests[name]:
-            hint = "the disk or the memory of this machine may be faulty"
-            raise OutputError(f"{path}: tensor {name!r} read again is not what was written", hint=hint)

@@ -119,6 +119,21 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 48 for item in value)
 
 
+def checkpoint_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
+    """What stands before the data of a checkpoint: of each tensor its kind (F32, F16, BF16), shape and bytes.
+
+    The data follows in the same order without a gap.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, (kind, shape, nbytes) in tensors.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + nbytes]}
+        at += nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text
+
+
 class Writer:
     """Writes a file whose arrays are known by type and shape before their contents come, in any order.
 

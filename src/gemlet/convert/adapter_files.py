@@ -13,6 +13,7 @@ from gemlet.convert.gguf_writer import write_tensors
 from gemlet.convert.merge import folded
 from gemlet.convert.staging import staged
 from gemlet.convert.tensors import OutputTensor, Progress, Rows, encoded
+from gemlet.convert.verify import ExportFaultError
 from gemlet.formats.dequantize import dequantize
 from gemlet.formats.gguf import read_gguf
 from gemlet.model.adapters import CONFIG, MANIFEST, WEIGHTS, AdapterFile, read_adapter
@@ -48,7 +49,7 @@ def write_adapter_gguf(
         found = read_gguf(stage).tensors
         for name, values in meant.items():
             if not np.array_equal(dequantize(found[name]), values):
-                raise AssertionError(f"{name} read again is not what was meant")
+                raise ExportFaultError(f"{name} is not what was meant")
 
     return write_tensors(path, metadata, tensors, adapter.path, force=force, progress=progress, check=check)
 
@@ -66,5 +67,5 @@ def copy_adapter(path: Path, source: Source, adapter: AdapterFile, *, force: boo
         for name in names:
             shutil.copyfile(Path(adapter.path) / name, stage / name)
         if read_adapter(stage, source.config).sha256 != adapter.sha256:
-            raise OSError(0, "the copy is not the same", str(path))
+            raise ExportFaultError("the copy of the adapter is not the same")
     return needed

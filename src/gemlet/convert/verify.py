@@ -23,8 +23,12 @@ from gemlet.text.vocabulary import read_pieces
 Array = NDArray[np.float32]
 
 
-class ExportFaultError(Exception):
-    """What was written is not what was meant."""
+class ExportFaultError(GemletError):
+    """What was written is not what was meant: it does not get its name."""
+
+    def __init__(self, problem: str) -> None:
+        hint = "nothing was written. This is a defect in gemlet: please report it, with the command"
+        super().__init__(f"what was written failed its check: {problem}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class TensorError:
 def verify(path: Path, source: Source, changed: Mapping[str, Rows]) -> list[TensorError]:
     """Compare a written file or folder with its source; `changed` are the values of merged tensors.
 
-    Returns the error of every tensor. Raises ExportFaultError that says what differs, ModelFileError where the
-    result cannot even be opened.
+    Returns the error of every tensor. Raises ExportFaultError that says what differs, ModelFileError where
+    the result cannot even be opened.
     """
     again = open_source(path)
     if differing := description_differences(source, again):
@@ -136,9 +140,3 @@ def _tokenizer(source: Source) -> bytes:
     """The pieces in the one form that a vocabulary has, whatever file it is in."""
     tokenizer = source.facts.tokenizer
     return write_model(checked(tokenizer.path, read_pieces(tokenizer)))
-
-
-def fault(path: str, problem: object) -> GemletError:
-    """An ExportFaultError for a person."""
-    hint = "nothing was written. This is a defect in gemlet: please report it with the command"
-    return GemletError(f"{path}: what was written failed its check: {problem}", hint=hint)

@@ -1,0 +1,337 @@
+"""`export`: a model in another format or type, checked before it gets its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemlet.convert.adapter_files import copy_adapter, write_adapter_gguf
+from gemlet.convert.folder_writer import folder_kind, write_folder
+from gemlet.convert.gguf_writer import Written, write_gguf
+from gemlet.convert.logits import (
+    TEXT,
+    Computed,
+    LogitCheck,
+    compare,
+    expected_logits,
+    has_llama_cpp,
+    limit_of,
+    llama_cpp_logits,
+)
+from gemlet.convert.merge import merged_values
+from gemlet.convert.staging import check_target
+from gemlet.convert.tensors import OutputTensor, Progress, Rows, encoded, values_of
+from gemlet.convert.terms import Origin, terms_files, write_beside
+from gemlet.convert.verify import TensorError, verify
+from gemlet.errors import InvalidRequestError
+from gemlet.formats.encode import BLOCK_KINDS, ENCODED_KINDS, FLOAT_KINDS
+from gemlet.formats.tensors import KINDS
+from gemlet.model.adapters import AdapterFile, read_adapter
+from gemlet.model.fingerprint import content_sha256
+from gemlet.model.folder_source import CONFIG
+from gemlet.model.sources import Source, weight_files_of
+from gemlet.provenance.manifest import Input, derive, write_manifest
+
+Format = Literal["gguf", "transformers"]
+FORMATS: tuple[Format, ...] = ("gguf", "transformers")
+TYPES = tuple(kind.lower() for kind in ENCODED_KINDS)
+
+Program = Callable[[Path, str, Sequence[int]], tuple[Sequence[int], NDArray[np.float32], Sequence[int]]]
+"""Computes a text from a finished file: token ids, logits, and which of the given ids end an answer."""
+
+_HEADS = ("token_embd", "output")
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to write. `type` is one of TYPES, None for what is stored, where that is possible.
+
+    apart: an adapter becomes a file of its own. check: compare values, and logits where a program that reads
+    the format is installed. transformers: computes logits of a folder, None where it is not installed.
+    """
+
+    output: Path
+    format: Format
+    type: str | None = None
+    apart: bool = False
+    check: bool = True
+    force: bool = False
+    transformers: Program | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. `kinds`: tensors of each kind. `copied`: tensors that are as they were stored.
+
+    `errors`: of the others, and `loss` of them together; empty and None where nothing was checked. `logits`:
+    None where no program was there that computes them. `files`: all that was written, the model first.
+    """
+
+    path: str
+    format: Format
+    nbytes: int
+    kinds: Mapping[str, int]
+    copied: int
+    errors: tuple[TensorError, ...]
+    loss: float | None
+    logits: LogitCheck | None
+    checked: bool
+    corrections: tuple[str, ...]
+    warnings: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def export(
+    source: Source,
+    reference: str,
+    order: Order,
+    *,
+    adapter: Path | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:
+    """Write a model as `order` has it. `say` is told what takes a while beside the writing.
+
+    Raises InvalidRequestError for a type that the format has not, OutputError where it cannot be written,
+    ModelFileError for an adapter that is not the model's and values that a type cannot hold,
+    MissingExtraError for GGUF without its package, ExportFaultError where the check fails.
+    """
+    kind = _kind(order)
+    check_target(order.output, 0, force=order.force)
+    second = _adapter_target(order)
+    if adapter is not None and order.apart:
+        check_target(second, 0, force=order.force)
+    say("taking the hash of the weights")
+    sha256 = content_sha256(weight_files_of(source.facts.path))
+    low_rank = None if adapter is None else read_adapter(adapter, source.config, sha256)
+    origin = Origin(_shareable(reference, source), sha256)
+    if low_rank is not None:
+        origin = replace(origin, adapter=low_rank.name, adapter_sha256=low_rank.sha256)
+    merged = low_rank if not order.apart else None
+    job = _Job(source, order, kind, merged, origin, say)
+    result = job.gguf(progress) if order.format == "gguf" else job.folder(progress)
+    if low_rank is not None and order.apart:
+        write = write_adapter_gguf if order.format == "gguf" else copy_adapter
+        write(second, source, low_rank, force=order.force)
+        result = replace(result, files=(*result.files, str(second)))
+    return result
+
+
+def _shareable(reference: str, source: Source) -> str:
+    """What to call the model in files that others read: of a path, which is private, the last part."""
+    base = reference.partition("+")[0]
+    is_path = Path(base).expanduser().exists() or base.startswith(("/", ".", "~"))
+    return Path(source.facts.path).name if is_path else base
+
+
+def _kind(order: Order) -> str | None:
+    if order.format not in FORMATS:
+        raise InvalidRequestError(f"format {order.format!r} is not one of {', '.join(FORMATS)}")
+    if order.type is None:
+        return None
+    if order.type not in TYPES:
+        raise InvalidRequestError(f"type {order.type!r} is not one of {', '.join(TYPES)}")
+    kind = order.type.upper()
+    if order.format == "transformers" and kind not in FLOAT_KINDS:
+        hint = "--format gguf holds it; transformers quantises by itself when it loads"
+        raise InvalidRequestError(f"a transformers folder does not hold {order.type}", hint=hint)
+    return kind
+
+
+def _adapter_target(order: Order) -> Path:
+    suffix = order.output.suffix if order.format == "gguf" else ""
+    return order.output.with_name(f"{order.output.name.removesuffix(suffix)}-adapter{suffix}")
+
+
+def gguf_changes(source: Source, kind: str | None, merged: Mapping[str, Rows]) -> dict[str, OutputTensor]:
+    """The tensors that a GGUF file holds otherwise than the source, by canonical name.
+
+    kind: that of all matrices, None for each its own. A merged matrix whose kind cannot be encoded becomes
+    Q8_0. The embedding, which is the head too, is not made Q4_0 but Q8_0, as llama.cpp's own tool does it.
+    """
+    changes = {}
+    for name, tensor in source.tensors.items():
+        if len(tensor.shape) == 1:
+            continue
+        target = kind or tensor.kind
+        if name in merged and target not in ENCODED_KINDS:
+            target = "Q8_0"
+        if target == "Q4_0" and kind is not None and name in _HEADS:
+            target = "Q8_0"
+        if target in BLOCK_KINDS and tensor.columns % _BLOCK:
+            target = "F32"
+        if name in merged or target != tensor.kind:
+            changes[name] = encoded(target, tensor.shape, merged.get(name, values_of(tensor)))
+    return changes
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One export of a source, with its adapter merged if there is one."""
+
+    source: Source
+    order: Order
+    kind: str | None
+    adapter: AdapterFile | None
+    origin: Origin
+    say: Callable[[str], None]
+
+    @property
+    def merged(self) -> dict[str, Rows]:
+        return {} if self.adapter is None else merged_values(self.source, self.adapter)
+
+    def gguf(self, progress: Progress | None) -> Exported:
+        changes = gguf_changes(self.source, self.kind, self.merged)
+        found: list[Any] = []
+        written = write_gguf(
+            self.order.output,
+            self.source,
+            changes,
+            force=self.order.force,
+            progress=progress,
+            check=lambda stage: found.append(self.examine(stage, _llama_cpp if has_llama_cpp() else None)),
+        )
+        texts = terms_files(self.source, self.origin, self.changes(written))
+        beside = write_beside(self.order.output, texts)
+        manifest = self.manifest(self.order.output, written)
+        return self.result(written, set(changes), found[0], [*beside, manifest])
+
+    def folder(self, progress: Progress | None) -> Exported:
+        kind = self.kind or folder_kind(self.source)
+        planned = Written(str(self.order.output), 0, dict.fromkeys(self.source.tensors, kind))
+        found: list[Any] = []
+
+        def check(stage: Path) -> None:
+            found.append(self.examine(stage, self.order.transformers))
+            self.manifest(stage, planned)
+
+        written = write_folder(
+            self.order.output,
+            self.source,
+            kind,
+            self.merged,
+            others=terms_files(self.source, self.origin, self.changes(planned)),
+            force=self.order.force,
+            progress=progress,
+            check=check,
+        )
+        same = {
+            name
+            for name, tensor in self.source.tensors.items()
+            if tensor.kind == kind and (len(tensor.shape) > 1 or self.source.norm_offset)
+        }
+        changed = (set(self.source.tensors) - same) | set(self.merged)
+        return self.result(written, changed, found[0], [])
+
+    def examine(
+        self, stage: Path, program: Program | None
+    ) -> tuple[list[TensorError], LogitCheck | None] | None:
+        """Compare what was written with the source, before it gets its name."""
+        if not self.order.check:
+            return None
+        self.say("reading it again")
+        errors = verify(stage, self.source, self.merged)
+        if program is None:
+            return errors, None
+        self.say("computing a short text with it")
+        ids, logits = expected_logits(self.source, self.adapter)
+        name = "llama.cpp" if self.order.format == "gguf" else "transformers"
+        theirs, computed, stops = program(stage, TEXT, self.source.config.stop_ids)
+        answer = Computed(name, tuple(theirs), computed, frozenset(stops))
+        limit = limit_of({error.name: error.kind for error in errors})
+        return errors, compare(self.source, answer, ids, logits, limit)
+
+    def changes(self, written: Written) -> list[str]:
+        """What MODIFICATIONS and the manifest say was done."""
+        kinds = ", ".join(sorted(set(written.kinds.values())))
+        lines = [f"written as {self.order.format}, tensors as {kinds}"]
+        if self.adapter is not None:
+            lines.append(f"the adapter {self.adapter.name} (rank {self.adapter.rank}) was merged in float32")
+        return lines + list(written.corrections)
+
+    def manifest(self, path: Path, written: Written) -> Path:
+        facts = self.source.facts
+        inputs = [
+            Input("source", self.origin.reference, sha256=self.origin.weights_sha256, licence=facts.licence)
+        ]
+        if self.origin.adapter is not None and self.adapter is not None:
+            inputs.append(Input("adapter", self.origin.adapter, sha256=self.origin.adapter_sha256))
+        derivation = derive(
+            path,
+            inputs,
+            changes=self.changes(written),
+            quantisation=self.order.type,
+            licence=facts.licence,
+        )
+        written_to = write_manifest(path, derivation)
+        written_to.chmod((path / CONFIG if path.is_dir() else path).stat().st_mode)  # as readable as the rest
+        return written_to
+
+    def result(
+        self,
+        written: Written,
+        changed: set[str],
+        examined: tuple[list[TensorError], LogitCheck | None] | None,
+        beside: list[Path],
+    ) -> Exported:
+        errors = [] if examined is None else [error for error in examined[0] if error.name in changed]
+        kinds: dict[str, int] = {}
+        for kind in written.kinds.values():
+            kinds[kind] = kinds.get(kind, 0) + 1
+        output = self.order.output
+        files = [output, *(sorted(output.iterdir()) if output.is_dir() else beside)]
+        return Exported(
+            path=str(output),
+            format=self.order.format,
+            nbytes=written.nbytes,
+            kinds=kinds,
+            copied=len(self.source.tensors) - len(changed),
+            errors=tuple(errors),
+            loss=None if examined is None else self.loss(errors),
+            logits=None if examined is None else examined[1],
+            checked=examined is not None,
+            corrections=written.corrections,
+            warnings=tuple(self.warnings(written)),
+            files=tuple(map(str, files)),
+        )
+
+    def loss(self, errors: Sequence[TensorError]) -> float:
+        """The error of all changed tensors together, each weighed by its number of values."""
+        sizes = {name: float(np.prod(tensor.shape)) for name, tensor in self.source.tensors.items()}
+        total = sum(sizes[error.name] for error in errors)
+        square = sum(sizes[error.name] * error.error**2 for error in errors)
+        return sqrt(square / total) if total else 0.0
+
+    def warnings(self, written: Written) -> list[str]:
+        lines = list(self.adapter.notices) if self.adapter is not None else []
+        stored = {tensor.kind for tensor in self.source.tensors.values() if len(tensor.shape) > 1}
+        quantised = [kind for kind in stored if not KINDS[kind].is_float]
+        kinds = set(written.kinds.values())
+        if self.order.format == "transformers" and "F16" in kinds:
+            lines.append(
+                "activations of Gemma 3 overflow half floats, so that a program that computes in f16 gets "
+                "infinities; bf16 and f32 are safe"
+            )
+        if self.order.format == "transformers" and quantised and "F32" not in kinds:
+            lines.append(
+                f"values stored as {', '.join(sorted(quantised))} are rounded; --type f32 keeps them exactly"
+            )
+        if self.order.type == "q4_0" and not stored <= {"Q4_0", "Q8_0"}:
+            lines.append(
+                "plain rounding to 4 bits loses much; gemlet quantize searches better scales and measures"
+            )
+        return lines
+
+
+def _llama_cpp(
+    path: Path, text: str, stop_ids: Sequence[int]
+) -> tuple[Sequence[int], NDArray[np.float32], Sequence[int]]:
+    computed = llama_cpp_logits(path, 512, stop_ids)
+    return computed.ids, computed.logits, sorted(computed.stop_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ COPIED = (
 )
 TEMPLATE = "chat_template.jinja"
 
-_SPECIAL = {"<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"}
-_SPECIAL |= {"<start_of_image>", "<end_of_image>"}
+_SPECIAL = re.compile(r"<(pad|eos|bos|unk|(start|end)_of_[a-z]+)>")
 """The control pieces that transformers leaves out with `skip_special_tokens`."""
 
 
@@ -82,7 +82,7 @@ def tokenizer_json(pieces: Pieces) -> dict[str, Any]:
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": pieces.names[id] in _SPECIAL,
+            "special": _SPECIAL.fullmatch(pieces.names[id]) is not None,
         }
         for id in np.flatnonzero(np.isin(types, (CONTROL, UNKNOWN, USER_DEFINED))).tolist()
     ]

@@ -24,12 +24,13 @@ def transformers_logits(
     Nothing is fetched; code in the folder is not run.
     """
     import torch
-    import transformers
+    import transformers.utils.logging
 
     folder_only: Any = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **folder_only)
     ids = list(tokenizer(text)["input_ids"])
-    transformers.utils.logging.disable_progress_bar()
+    bars: Any = transformers.utils.logging
+    bars.disable_progress_bar()
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=torch.float32, attn_implementation="eager", **folder_only
     )

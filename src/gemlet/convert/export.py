@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
@@ -42,8 +43,8 @@ Format = Literal["gguf", "transformers"]
 FORMATS: tuple[Format, ...] = ("gguf", "transformers")
 TYPES = tuple(kind.lower() for kind in ENCODED_KINDS)
 
-Program = Callable[[Path, str, Sequence[int]], tuple[Sequence[int], NDArray[np.float32], Sequence[int]]]
-"""Computes a text from a finished file: token ids, logits, and which of the given ids end an answer."""
+TransformersLogits = Callable[[Path, str], tuple[Sequence[int], NDArray[np.float32], Sequence[int]]]
+"""Computes a text from a folder: token ids, logits, and the ids that end an answer."""
 
 _HEADS = ("token_embd", "output")
 _BLOCK = 32
@@ -63,7 +64,7 @@ class Order:
     apart: bool = False
     check: bool = True
     force: bool = False
-    transformers: Program | None = None
+    transformers: TransformersLogits | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,9 @@ class _Job:
             changes,
             force=self.order.force,
             progress=progress,
-            check=lambda stage: found.append(self.examine(stage, _llama_cpp if has_llama_cpp() else None)),
+            check=lambda stage: found.append(
+                self.examine(stage, llama_cpp_logits if has_llama_cpp() else None)
+            ),
         )
         texts = terms_files(self.source, self.origin, self.changes(written))
         beside = write_beside(self.order.output, texts)
@@ -207,9 +210,10 @@ class _Job:
         kind = self.kind or folder_kind(self.source)
         planned = Written(str(self.order.output), 0, dict.fromkeys(self.source.tensors, kind))
         found: list[Any] = []
+        theirs = self.order.transformers
 
         def check(stage: Path) -> None:
-            found.append(self.examine(stage, self.order.transformers))
+            found.append(self.examine(stage, None if theirs is None else partial(_transformers, theirs)))
             self.manifest(stage, planned)
 
         written = write_folder(
@@ -231,7 +235,7 @@ class _Job:
         return self.result(written, changed, found[0], [])
 
     def examine(
-        self, stage: Path, program: Program | None
+        self, stage: Path, program: Callable[[Path], Computed] | None
     ) -> tuple[list[TensorError], LogitCheck | None] | None:
         """Compare what was written with the source, before it gets its name."""
         if not self.order.check:
@@ -242,11 +246,8 @@ class _Job:
             return errors, None
         self.say("computing a short text with it")
         ids, logits = expected_logits(self.source, self.adapter)
-        name = "llama.cpp" if self.order.format == "gguf" else "transformers"
-        theirs, computed, stops = program(stage, TEXT, self.source.config.stop_ids)
-        answer = Computed(name, tuple(theirs), computed, frozenset(stops))
         limit = limit_of({error.name: error.kind for error in errors})
-        return errors, compare(self.source, answer, ids, logits, limit)
+        return errors, compare(self.source, program(stage), ids, logits, limit)
 
     def changes(self, written: Written) -> list[str]:
         """What MODIFICATIONS and the manifest say was done."""
@@ -330,8 +331,6 @@ class _Job:
         return lines
 
 
-def _llama_cpp(
-    path: Path, text: str, stop_ids: Sequence[int]
-) -> tuple[Sequence[int], NDArray[np.float32], Sequence[int]]:
-    computed = llama_cpp_logits(path, 512, stop_ids)
-    return computed.ids, computed.logits, sorted(computed.stop_ids)
+def _transformers(program: TransformersLogits, folder: Path) -> Computed:
+    ids, logits, stops = program(folder, TEXT)
+    return Computed("transformers", tuple(ids), logits, frozenset(stops), frozenset(stops))

@@ -20,6 +20,7 @@ from gemlet.convert.verify import ExportFaultError
 from gemlet.machine.threads import threads
 from gemlet.model.adapters import AdapterFile
 from gemlet.model.decoder import Decoder
+from gemlet.model.families import FAMILIES
 from gemlet.model.sources import Source
 from gemlet.model.weights import load
 from gemlet.ops.batch import Batch
@@ -44,12 +45,16 @@ kind but Q4_0 has the limit of Q8_0, which is what both programs' own rounding o
 
 @dataclass(frozen=True)
 class Computed:
-    """What another program makes of a text: ids, float32 logits [tokens, vocab], and where it would stop."""
+    """What another program makes of a text: its token ids and float32 logits [tokens, vocab].
+
+    `stops`: the ids that end an answer there; `stated`: those of them that it has from the file.
+    """
 
     program: str
     ids: tuple[int, ...]
     logits: Float32
-    stop_ids: frozenset[int]
+    stops: frozenset[int]
+    stated: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,14 @@ def compare(
         raise ExportFaultError(
             f"{computed.program} reads a text as {_first_difference(computed.ids, ids)}: another tokenizer"
         )
-    if missing := set(source.config.stop_ids) - computed.stop_ids:
-        raise ExportFaultError(f"{computed.program} does not stop at {', '.join(map(str, sorted(missing)))}")
+    # A program may know a chat model's ends by their names, where a base model's files do not state them.
+    wanted = set(source.config.stop_ids)
+    possible = wanted | set(FAMILIES[source.config.family].chat_stop_ids)
+    if not (wanted <= computed.stops and computed.stated <= possible):
+        found = ", ".join(map(str, sorted(computed.stated)))
+        raise ExportFaultError(
+            f"{computed.program} reads {found} as the ends of an answer, where {sorted(wanted)} is meant"
+        )
     if not np.isfinite(computed.logits).all():
         raise ExportFaultError(f"{computed.program} computes values that are not finite")
     kl = float(np.mean([_divergence(p, q) for p, q in zip(logits, computed.logits, strict=True)]))
@@ -128,8 +139,8 @@ def has_llama_cpp() -> bool:
 _silence: Any = None
 
 
-def llama_cpp_logits(path: Path, context: int, token_ids: Sequence[int]) -> Computed:
-    """What llama.cpp computes from a GGUF file. `token_ids` are asked whether they end an answer.
+def llama_cpp_logits(path: Path, context: int = 512) -> Computed:
+    """What llama.cpp computes from a GGUF file.
 
     Raises ExportFaultError where it does not open the file.
     """
@@ -148,7 +159,8 @@ def llama_cpp_logits(path: Path, context: int, token_ids: Sequence[int]) -> Comp
         model.eval(ids)
         logits = np.array(model.scores[: len(ids)], np.float32)
         vocab = package.llama_model_get_vocab(model.model)
-        stops = frozenset(id for id in token_ids if package.llama_vocab_is_eog(vocab, id))
+        stops = frozenset(id for id in range(model.n_vocab()) if package.llama_vocab_is_eog(vocab, id))
+        stated = frozenset({package.llama_vocab_eos(vocab), package.llama_vocab_eot(vocab)} - {-1})
     finally:
         model.close()
-    return Computed("llama.cpp", ids, logits, stops)
+    return Computed("llama.cpp", ids, logits, stops, stated)

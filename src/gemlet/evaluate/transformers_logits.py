@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ def has_transformers() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 
-def transformers_logits(
-    folder: Path, text: str, stop_ids: Sequence[int]
-) -> tuple[list[int], NDArray[np.float32], list[int]]:
-    """Token ids, logits [tokens, vocab], and those of `stop_ids` at which generation would stop.
+def transformers_logits(folder: Path, text: str) -> tuple[list[int], NDArray[np.float32], list[int]]:
+    """Token ids, logits [tokens, vocab], and the ids at which generation stops.
 
     Nothing is fetched; code in the folder is not run.
     """
@@ -38,5 +35,4 @@ def transformers_logits(
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].numpy()
     ends = model.generation_config.eos_token_id
-    known = set(ends if isinstance(ends, list) else [ends])
-    return ids, np.asarray(logits, np.float32), [id for id in stop_ids if id in known]
+    return ids, np.asarray(logits, np.float32), ends if isinstance(ends, list) else [ends]

@@ -68,7 +68,7 @@ def faults(source: Source) -> dict[str, dict[str, OutputTensor]]:
     swapped = ("blk.7.ffn_gate", "blk.7.ffn_up")
     return {
         "fault: two tensors swapped": dict(
-            zip(swapped, (outputs[name] for name in swapped[::-1]), strict=True)
+            zip(swapped, (outputs[f"{name}.weight"] for name in swapped[::-1]), strict=True)
         ),
         "fault: one norm off by one": {"blk.7.ffn_norm": off("blk.7.ffn_norm")},
         "fault: every norm off by one": {name: off(name) for name in norms},

@@ -121,7 +121,7 @@ def break_gguf(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     def broken_tensors(source: Source) -> dict[str, OutputTensor]:
         outputs = tensors(source)
         if fault == "swapped tensors":
-            return swapped(outputs, "blk.0.ffn_gate", "blk.0.ffn_up")
+            return swapped(outputs, "blk.0.ffn_gate.weight", "blk.0.ffn_up.weight")
         if fault == "every norm off by one":
             return plus_one(outputs, "norm")
         return plus_one(outputs, "blk.3.ffn_norm") if fault == "norm off by one" else outputs

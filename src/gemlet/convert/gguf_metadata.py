@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.convert.lineage import base_models
+from gemlet.errors import InvalidRequestError
 from gemlet.formats.gguf import Strings, read_gguf
 from gemlet.formats.tensors import KINDS
 from gemlet.model.families import FAMILIES, Family
@@ -60,7 +61,10 @@ def metadata_of(source: Source, kinds: Mapping[str, str], changed: bool) -> tupl
 
 def _file_type(kinds: Mapping[str, str]) -> int:
     """The format's number of the kind that most matrices of the layers have; 1024 where it has none."""
-    matrices = [kind for name, kind in kinds.items() if name.startswith("blk.") and not name.endswith("norm")]
+    vectors = ("norm", ".bias")
+    matrices = [
+        kind for name, kind in kinds.items() if name.startswith("blk.") and not name.endswith(vectors)
+    ]
     most = max(sorted(set(matrices)), key=matrices.count)
     return _FILE_TYPES.get(most, 1024)
 
@@ -95,10 +99,11 @@ def _put_right(source: Source, metadata: Metadata) -> list[str]:
     """Write what opening the source corrected, in place. The lines are those that opening it gave."""
     config, tokenizer = source.config, source.facts.tokenizer
     window = f"{config.family}.attention.sliding_window"
-    if metadata[window].value != config.sliding_window:
+    if window in metadata and metadata[window].value != config.sliding_window:
         metadata[window] = Value(U32, config.sliding_window)
-    prefix = "tokenizer.ggml.add_space_prefix"
-    metadata.setdefault(prefix, Value(BOOL, bool(tokenizer.add_space_prefix)))
+    if tokenizer.algorithm == "sentencepiece":
+        prefix = "tokenizer.ggml.add_space_prefix"
+        metadata.setdefault(prefix, Value(BOOL, bool(tokenizer.add_space_prefix)))
     assert tokenizer.vocabulary is not None
     metadata["tokenizer.ggml.token_type"] = Value(ARRAY, tokenizer.vocabulary.types.tolist(), I32)
     lines = list(source.facts.corrections)
@@ -107,7 +112,7 @@ def _put_right(source: Source, metadata: Metadata) -> list[str]:
         for key in ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
         if key in metadata
     }
-    if stated != set(config.stop_ids):
+    if not stated <= set(config.stop_ids) or (set(config.stop_ids) - stated and len(stated) < 2):
         lines += _write_stop_ids(FAMILIES[config.family], config.stop_ids, metadata)
     return lines
 
@@ -128,6 +133,9 @@ def _built(source: Source) -> Metadata:
     """What converters write for this model."""
     facts, config = source.facts, source.config
     family = FAMILIES[config.family]
+    if family.configuration != "gemma":
+        hint = "a GGUF file of it, from its publisher, can be exported with another type or an adapter"
+        raise InvalidRequestError(f"a folder of a {family.name} is not made into a GGUF file here", hint=hint)
     parameters = sum(config.parameter_counts().values())
     metadata = {
         "general.architecture": Value(STRING, family.name),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemlet.convert.gguf_metadata import Metadata, Value, metadata_of
 from gemlet.convert.staging import staged
@@ -26,6 +27,7 @@ from gemlet.convert.tensors import (
 from gemlet.errors import MissingExtraError, OutputError
 from gemlet.formats.gguf import read_gguf
 from gemlet.formats.tensors import KINDS, Tensor
+from gemlet.model.families import FAMILIES, file_name
 from gemlet.model.sources import Source
 
 _ALIGNMENT = 32
@@ -68,15 +70,17 @@ def write_gguf(
     ModelFileError for values that a kind cannot hold.
     """
     path = Path(path)
-    outputs = gguf_tensors(source) | dict(tensors or {})
-    if unknown := outputs.keys() - source.tensors.keys():
+    changed = dict(tensors or {})
+    if unknown := changed.keys() - source.tensors.keys():
         raise ValueError(f"{min(unknown)} is not part of the model")
-    kinds = {name: tensor.kind for name, tensor in outputs.items()}
+    ordered = {name: _as_the_file_orders(source, name, tensor) for name, tensor in changed.items()}
+    outputs = gguf_tensors(source) | {file_name(name): tensor for name, tensor in ordered.items()}
+    kinds = {name.removesuffix(".weight"): tensor.kind for name, tensor in outputs.items()}
     keys, lines = metadata_of(source, kinds, bool(tensors))
     keys |= metadata or {}
     refuse_source(path, source)
-    named = {f"{name}.weight": tensor for name, tensor in outputs.items()}
-    nbytes = write_tensors(path, keys, named, source.facts.path, force=force, progress=progress, check=check)
+    where = source.facts.path
+    nbytes = write_tensors(path, keys, outputs, where, force=force, progress=progress, check=check)
     return Written(str(path), nbytes, kinds, tuple(lines))
 
 
@@ -113,8 +117,32 @@ def write_tensors(
 
 
 def gguf_tensors(source: Source) -> dict[str, OutputTensor]:
-    """Every tensor of a source as a GGUF file holds it: as it is stored, norms ready to multiply."""
-    return {name: _as_is(tensor, source.norm_offset) for name, tensor in source.tensors.items()}
+    """Every tensor by its name in a GGUF file.
+
+    Those of such a file are as they are in it, what is no weight included; those of a folder as they are
+    stored, norms ready to multiply.
+    """
+    if source.facts.format == "gguf":
+        return {name: kept(tensor) for name, tensor in read_gguf(source.facts.path).tensors.items()}
+    named = {file_name(name): tensor for name, tensor in source.tensors.items()}
+    return {name: _as_is(tensor, source.norm_offset) for name, tensor in named.items()}
+
+
+def _as_the_file_orders(source: Source, name: str, tensor: OutputTensor) -> OutputTensor:
+    """Rows in the order of a rotation that pairs neighbours, where the family's GGUF files have that."""
+    config = source.config
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    count = heads.get(name.split(".")[-1])
+    if count is None or not FAMILIES[config.family].gguf_neighbouring_rope:
+        return tensor
+    rows = tensor.shape[0]
+    order = np.arange(rows).reshape(count, 2, -1).swapaxes(1, 2).reshape(-1)
+
+    def slices() -> Iterator[NDArray[np.uint8]]:
+        data = np.concatenate([np.ascontiguousarray(part).reshape(-1) for part in tensor.slices()])
+        yield data.reshape(rows, -1)[order]
+
+    return OutputTensor(tensor.kind, tensor.shape, slices)
 
 
 def refuse_source(path: Path, source: Source) -> None:

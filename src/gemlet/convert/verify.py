@@ -18,6 +18,7 @@ from gemlet.errors import GemletError
 from gemlet.formats.tensors import KINDS, Tensor
 from gemlet.model.sources import Source, open_source
 from gemlet.text.pieces import checked, write_model
+from gemlet.text.tokenizer import Tokenizer
 from gemlet.text.vocabulary import read_pieces
 
 Array = NDArray[np.float32]
@@ -136,7 +137,9 @@ def description_differences(source: Source, again: Source) -> list[str]:
     return found
 
 
-def _tokenizer(source: Source) -> bytes:
+def _tokenizer(source: Source) -> bytes | str:
     """The pieces in the one form that a vocabulary has, whatever file it is in."""
     tokenizer = source.facts.tokenizer
+    if tokenizer.algorithm == "byte-bpe":
+        return Tokenizer.from_source(tokenizer).sha256
     return write_model(checked(tokenizer.path, read_pieces(tokenizer)))

@@ -56,8 +56,10 @@ MINUTES ?= 30
 soak: build  ## MINUTES=30 of random requests on the real 270M: flat memory, the same bits as single runs
 	$(PY) tests/soak/soak.py --minutes $(MINUTES)
 
-parity: build  ## the real 270M against float32 transformers and the other engines' figures
+parity: build  ## the real models against float32 transformers, and beside llama.cpp
+	$(PY) -c 'import llama_cpp' 2>/dev/null || $(PY) -m pip install -qq llama-cpp-python
 	$(PY) -m pytest tests/parity
+	$(PY) -m pytest -m peer
 
 # Not a part of `test`: Ray takes about 500 MB of disk.
 ray-test: build  ## a local Ray with two replicas of the server, which answer as the library does

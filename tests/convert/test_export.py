@@ -55,9 +55,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "has_llama_cpp", lambda: False)
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("type", [None, "q8_0"])
 def test_llama_cpp_computes_what_the_source_says(tmp_path: Path, type: str | None) -> None:
-    pytest.importorskip("llama_cpp")
     result = to_gguf(tiny(tmp_path), tmp_path, type=type)
     assert result.logits is not None and result.logits.program == "llama.cpp"
     assert result.logits.mean_kl <= result.logits.limit
@@ -186,13 +186,16 @@ def test_a_fault_is_found_when_the_result_is_read_again(
 
 @pytest.mark.parametrize("fault", ["swapped tensors", "every norm off by one", "wrong stop id"])
 @pytest.mark.parametrize(
-    ("write", "break_it"), [(to_gguf, break_gguf), (to_folder, break_folder)], ids=["gguf", "folder"]
+    ("write", "break_it"),
+    [
+        pytest.param(to_gguf, break_gguf, marks=pytest.mark.peer, id="gguf"),
+        pytest.param(to_folder, break_folder, id="folder"),
+    ],
 )
 def test_a_fault_is_found_by_the_program_that_it_is_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, write: Any, break_it: Callable[..., None]
 ) -> None:
     """Also where reading it again would find nothing: the two checks do not lean on each other."""
-    pytest.importorskip("llama_cpp")
     source = tiny(tmp_path)
     break_it(monkeypatch, fault)
     monkeypatch.setattr(export_module, "verify", lambda path, source, changed: [])

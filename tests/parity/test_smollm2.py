@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from tests.parity.smollm2 import LlamaOracle, smollm2_path
 from tests.text.hostile import HOSTILE
 
 TOKENS = 160
-MEAN_KL = 6e-3
-"""Mark: what peers with int8 activations reach on weights of about four bits."""
+MEAN_KL = 1.3e-3
+"""The mark of the real 270M, too; 0.7e-3 were measured (decision 0009)."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,6 @@ def test_the_reference_equals_transformers(loaded: Loaded, ids: list[int], expec
     decoder = Decoder(loaded.facts.config, loaded.weights, executor="reference")
     got = np.concatenate([logits for _, logits in run(decoder, ids)])
     assert np.abs(got - expected).max() <= rounding_tolerance(loaded.facts.config, expected)
-    assert np.abs(got - expected).max() <= 2e-3  # what 30 layers are seen to differ by is a tenth of it
 
 
 def test_native_stays_close_to_float32(loaded: Loaded, ids: list[int], expected: np.ndarray) -> None:
@@ -95,12 +95,13 @@ def smollm2_merges() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def llama_cpp(path: Path) -> Iterator[object]:
-    library = pytest.importorskip("llama_cpp")
+    library = importlib.import_module("llama_cpp")
     model = library.Llama(str(path), n_ctx=256, logits_all=True, verbose=False, n_threads=2)
     yield model
     model.close()
 
 
+@pytest.mark.peer
 def test_ids_are_those_of_llama_cpp(tokenizer: ByteLevelTokenizer, llama_cpp: object) -> None:
     for text in [*HOSTILE, *(file.read_text(encoding="utf-8")[:20000] for file in TEXTS.values())]:
         if "\0" not in text:  # where llama.cpp's interface ends a text
@@ -108,6 +109,7 @@ def test_ids_are_those_of_llama_cpp(tokenizer: ByteLevelTokenizer, llama_cpp: ob
             assert tokenizer.encode(text) == theirs, text[:80]
 
 
+@pytest.mark.peer
 def test_distributions_are_close_to_those_of_llama_cpp(
     loaded: Loaded, ids: list[int], expected: np.ndarray, llama_cpp: object
 ) -> None:

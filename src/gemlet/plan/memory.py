@@ -96,7 +96,7 @@ def step_buffers(subject: Subject) -> int:
     forward(recorder, subject.config, subject.weights)
     lowered = lower(recorder)
     floats = sum(_padded(width) * MAX_ROWS * 4 for width in lowered.buffers)
-    rotations = sum(_padded(width) * MAX_ROWS * 4 for width, _ in recorder.rotations)
+    rotations = sum(_padded(width) * MAX_ROWS * 4 for width, *_ in recorder.rotations)
     rows = -(-MAX_ROWS // _TILE) * _TILE
     codes = sum(rows * (columns // 32) * _CODE_BLOCK[precise] for columns, precise in lowered.quantised)
     return floats + rotations + codes

@@ -59,11 +59,11 @@ def load(
     machine, else the embedded model, as `notices` say.
     weights: "auto" (as stored; a bf16 checkpoint as int8), "stored", "bf16", "int8" or "int4". context:
     positions a request may take, at most and by default the model's own. threads: by default chosen from
-    the machine. Of these three, None takes what the settings say. offline: changes nothing yet, since nothing
-    is downloaded here. draft: guesses that are checked several a step, which changes the speed and no result:
-    True for those that the text itself suggests, a reference for a smaller model with the same tokenizer
-    besides, False for none, None for what the settings say. parallel: sequences that run together, 16 by
-    default; others wait. progress: called with the bytes done and in all while weights are prepared, once.
+    the machine. Of these three, None takes what the settings say. offline: nothing is downloaded here in any
+    case. draft: guesses that are checked several a step, which changes the speed and no result: True for
+    those that the text itself suggests, a reference for a smaller model with the same tokenizer besides,
+    False for none, None for what the settings say. parallel: sequences that run together, 16 by default;
+    others wait. progress: called with bytes done and in all while weights are prepared, once.
 
     Raises ModelNotFoundError with the next step, ModelFileError naming file and field, InvalidRequestError,
     UnsupportedParameterError for endpoints, ContextLengthError for a context the model lacks;

@@ -22,7 +22,7 @@ from gemlet.model.head import use_sketch
 from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
 from gemlet.ops.sketch import Pieces
-from gemlet.store.references import resolve
+from gemlet.store.references import Found, resolve
 from gemlet.store.remove import keep_within_limit
 from gemlet.store.settings import cache_dir, read_settings
 from gemlet.text.byte_level import ByteLevelTokenizer
@@ -83,7 +83,6 @@ def load(
     _check_context(limit, config.context_length)
     template = _template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
-    from_adapter = adapter.notices if adapter else ()
     spare_work = sketch_head(decoder, loaded, weights)
     next(spare_work, None)  # a kept one is used from the start
     return Model(
@@ -96,12 +95,17 @@ def load(
         context=limit,
         reference=found.reference,
         prefix_files=_prefix_files(cast(int, settings["prefix_cache"].value)),
-        notices=(*found.notices, *loaded.facts.corrections, *loaded.notes, *from_adapter),
+        notices=_notices(found, loaded, adapter),
         speculator=_speculator(draft, threads, tokenizer, progress),
         adapter=adapter,
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
     )
+
+
+def _notices(found: Found, loaded: Loaded, adapter: AdapterFile | None) -> tuple[str, ...]:
+    of_adapter = adapter.notices if adapter else ()
+    return (*found.notices, *loaded.facts.corrections, *loaded.notes, *of_adapter)
 
 
 def prefix_dir() -> Path:

@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gemlet.errors import GemletError, InvalidRequestError, MissingExtraError, ModelFileError
 from gemlet.formats.files import file_sha256
+from gemlet.provenance.check.origin import check_manifest
+from gemlet.provenance.check.subject import open_subject
 from gemlet.provenance.manifest import (
     FOLDER_NAME,
     Input,
@@ -22,6 +25,7 @@ from gemlet.provenance.manifest import (
     signature_holds,
     write_manifest,
 )
+from tests.synthetic import tiny_config, write_tiny_gguf
 
 SOURCE = Input("source", "model.safetensors", "google/gemma-3-1b-it", "dcc83ea", "a" * 64, "gemma")
 
@@ -131,3 +135,16 @@ def test_signing_without_its_library(weights: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(MissingExtraError, match=r"gemlet\[sign\]"):
         write_manifest(weights, derive(weights, []), tmp_path / "key.pem")
     assert not manifest_path(weights).exists()
+
+
+def test_the_manifest_of_a_folders_only_file_is_the_folders(tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    write_tiny_gguf(path, tiny_config(), np.random.default_rng(0))
+    write_manifest(path, derive(path, [SOURCE]))
+    subject = open_subject(tmp_path)
+    assert subject.manifest == read_manifest(path) and subject.manifest is not None
+    assert check_manifest(subject, quick=False)[0] == []
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert [finding.id for finding in check_manifest(subject, quick=False)[0]] == ["manifest-differs"]
+    write_tiny_gguf(tmp_path / "other.gguf", tiny_config(), np.random.default_rng(0))
+    assert open_subject(tmp_path).manifest is None

@@ -115,6 +115,9 @@ def _folder(path: Path) -> Subject:
     if not files and not has_adapter and not has_checkpoint:
         hint = "a model is a GGUF file, or a folder with *.gguf, config.json or adapter_config.json"
         raise ModelFileError(path, "folder", "holds no model", hint=hint)
+    manifest = read_manifest(path)
+    if manifest is None and len(files) == 1 and not (has_adapter or has_checkpoint):
+        manifest = read_manifest(files[0])
     return Subject(
         path,
         "folder",
@@ -122,7 +125,7 @@ def _folder(path: Path) -> Subject:
         _checkpoint(path) if has_checkpoint else None,
         _adapter(path) if has_adapter else None,
         _card(path),
-        read_manifest(path),
+        manifest,
     )
 
 

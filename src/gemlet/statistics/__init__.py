@@ -1,1 +1,1 @@
-"""Intervals and tests for small samples. A leaf: plain Python, no model, no files."""
+"""Intervals and tests for small samples. A leaf: numbers only, no model, no files."""

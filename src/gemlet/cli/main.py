@@ -26,6 +26,7 @@ VERBS = {
     "check": "licence, origin, identity and card of a model or of a folder to be shipped",
     "show": "what a model file is: shapes, types, sizes, licence, memory",
     "plan": "memory, speed and cost of a model before it is loaded, here or elsewhere",
+    "quantize": "write a model with 8-bit or 4-bit weights, and measure the loss",
     "export": "write a model as GGUF or as a transformers folder, and check it",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",

@@ -95,8 +95,9 @@ def _linear(ops: Operations[X], weights: Weights, name: str, x: X) -> X:
 class Decoder:
     """A model ready to run: token ids and states in, logits out.
 
-    For one thread at a time, in the process that made it. executor: "native" or "reference". threads: None
-    lets the executor choose. cache_type: element type of keys and values, None for the executor's default.
+    For one thread at a time, in the process that made it. executor: "native", "reference", or what makes one.
+    threads: None lets the executor choose. cache_type: element type of keys and values, None for the
+    executor's default.
     """
 
     def __init__(
@@ -104,11 +105,12 @@ class Decoder:
         config: ModelConfig,
         weights: Weights,
         *,
-        executor: str = "native",
+        executor: str | Callable[..., Executor] = "native",
         threads: int | None = None,
         cache_type: str | None = None,
     ) -> None:
-        if executor not in EXECUTORS:
+        make = EXECUTORS.get(executor) if isinstance(executor, str) else executor
+        if make is None:
             raise InvalidRequestError(f"no executor {executor!r}; there is {', '.join(sorted(EXECUTORS))}")
         window = [config.window(layer) for layer in range(config.num_layers)]
         layers = tuple(CacheLayer(config.num_key_value_heads, config.head_dim, w) for w in window)
@@ -122,7 +124,7 @@ class Decoder:
         self.config = config
         self.max_rows = MAX_ROWS
         self._packed = weights.packed
-        self._executor: Executor | None = EXECUTORS[executor](program, threads=threads, cache_type=cache_type)
+        self._executor: Executor | None = make(program, threads=threads, cache_type=cache_type)
         self._process = os.getpid()
 
     @property

@@ -10,6 +10,7 @@ import pytest
 
 from gemlet.cli.main import main
 from gemlet.model.sources import open_source
+from gemlet.provenance.manifest import changed_files, read_manifest
 from tests.synthetic import tiny_config, write_tiny_gguf
 
 
@@ -45,6 +46,9 @@ def test_a_file_its_errors_and_its_loss(
     assert shown["calibration"]["name"] == "samples.txt"
     assert shown["files"]["small.gguf"]["bytes"] == out.stat().st_size
     names = {path.name for path in tmp_path.iterdir()}
+    assert {"LICENSE", "Notice", "MODIFICATIONS", "small.gguf.manifest.json"} <= names
+    made = read_manifest(out)
+    assert made is not None and made.quantisation == "q4_0" and changed_files(out, made) == ()
     assert not any(name.endswith(".part") for name in names)
 
 

@@ -86,18 +86,19 @@ def execute(parsed: argparse.Namespace) -> int:
     try:
         quantized = quantize(source, job.loaded.weights, decided, job.calibration_ids(decided), job.steps)
         written = write_gguf(parsed.output, source, quantized.tensors, force=parsed.force)
+        beside = _papers(job, written)
         report = None if parsed.no_measure else job.measure()
     finally:
         job.steps.close()
     document = _document(job, decided, quantized, written, report)
     path = parsed.output.with_name(parsed.output.name + ".quantize.json")
     _write(document, path)
-    _manifest(job, written)
     if parsed.json:
         print_json(document)
     else:
         print("\n".join(f"{name:<13}{text}" for name, text in rows(source, quantized, written, report)))
     if not parsed.quiet:
+        note(f"beside it: {', '.join(file.name for file in beside)}")
         note(f"every tensor's error and every document's loss: {path}")
     return 0
 
@@ -255,16 +256,23 @@ def _write(document: dict[str, Any], path: Path) -> None:
         file.write((json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _manifest(job: _Job, written: Written) -> None:
+def _papers(job: _Job, written: Written) -> list[Path]:
+    """Write the terms of the weights, and how the file was made, beside it; where."""
+    from gemlet.convert.terms import Origin, terms_files, write_beside
+    from gemlet.formats.files import file_sha256
     from gemlet.provenance.manifest import Input, derive, write_manifest
 
     facts, name = job.source.facts, Path(job.source.facts.path).name
     inputs = [Input("source", name, sha256=job.loaded.weights.sha256, licence=facts.licence)]
+    if job.parsed.calibrate is not None:
+        text = job.parsed.calibrate
+        inputs.append(Input("data", text.name, sha256=file_sha256(text)))
     changes = [f"matrices quantised to {job.parsed.type} ({job.parsed.method})", *written.corrections]
+    texts = terms_files(job.source, Origin(name, job.loaded.weights.sha256), changes)
     derivation = derive(
         written.path, inputs, changes=changes, quantisation=job.parsed.type, licence=facts.licence
     )
-    write_manifest(written.path, derivation)
+    return [*write_beside(Path(written.path), texts), write_manifest(written.path, derivation)]
 
 
 def rows(

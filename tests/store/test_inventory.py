@@ -13,9 +13,9 @@ import pytest
 import gemlet
 from gemlet.cli.main import main
 from gemlet.errors import InvalidRequestError, ModelNotFoundError
-from gemlet.store.inventory import Entry, cache_parts, entries, orphans, packed_files
+from gemlet.store.inventory import cache_parts, entries, orphans, packed_files
 from gemlet.store.remove import clear_cache, find, keep_within_limit, remove
-from tests.synthetic import tiny_config, write_tiny_gguf
+from tests.synthetic import tiny_config, write_tiny_gguf, write_tiny_hf
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -126,15 +126,17 @@ def test_the_cache_stays_within_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
             if file.source == str(path):
                 os.utime(file.path, (1e9 + i, 1e9 + i))
     size = packed_files()[0].nbytes
+    monkeypatch.setattr("gemlet.store.remove._IN_USE", set())  # as in another process
     monkeypatch.setenv("GEMLET_CACHE_LIMIT", str(sum(cache_parts().values()) - 1))
     assert [path.stem[:1] for path in keep_within_limit()] == ["a"]
     assert keep_within_limit() == []
     assert {Path(file.source).stem for file in packed_files()} == {"b", "c"}
-    # What is opened is used now, and stays whatever the limit.
+    # What this process has opened stays, whatever the limit.
     monkeypatch.setenv("GEMLET_CACHE_LIMIT", "1")
     opened(str(paths[1]))
-    assert [Path(file.source).stem for file in packed_files()] == ["b"]
-    assert time.time() - packed_files()[0].used < 100 and size > 0
+    opened(str(paths[2]))
+    assert {Path(file.source).stem for file in packed_files()} == {"b", "c"}
+    assert all(time.time() - file.used < 100 for file in packed_files()) and size > 0
 
 
 def test_orphans_and_clearing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,12 +158,56 @@ def test_orphans_and_clearing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "nothing was removed" in capsys.readouterr().out
 
 
-def test_a_model_that_is_served_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    downloaded(tmp_path, "google/gemma-3-270m-it", ["model.gguf"])
-    served = {"address": "http://127.0.0.1:1", "models": [{"id": "gemma-3-270m-it", "loaded": True}]}
+@pytest.mark.parametrize("reference", ["some/q:Q4_0", "some/q:m-Q4_0.gguf", "some/q:Q4_0+adapter"])
+def test_a_model_that_is_served_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    downloaded(tmp_path, "some/q", ["m-Q4_0.gguf", "m-Q8_0.gguf"])
+    served = {"address": "http://127.0.0.1:1", "models": [], "references": [reference]}
     monkeypatch.setattr("gemlet.cli.ps.running", lambda: [served])
-    assert main(["rm", "gemma-3-270m-it", "--yes"]) == 1
-    assert len(entries()) == 1 and isinstance(entries()[0], Entry)
+    assert main(["rm", "some/q:Q4_0", "--yes"]) == 1
+    assert len(entries()) == 2
+    assert main(["rm", "some/q:Q8_0", "--yes"]) == 0
+    assert [entry.path.name for entry in entries()] == ["m-Q4_0.gguf"]
+
+
+def test_a_checkpoint_and_a_file_beside_it_go_apart(tmp_path: Path) -> None:
+    snapshot = downloaded(tmp_path, "some/both", ["m.gguf"])
+    write_tiny_hf(snapshot, tiny_config(), np.random.default_rng(3))
+    assert {entry.reference: entry.kind for entry in entries()} == {
+        "some/both": "safetensors",
+        "some/both:m.gguf": "gguf",
+    }
+    remove(find("some/both:m.gguf"))
+    assert (snapshot / "model.safetensors").exists() and not (snapshot / "m.gguf").exists()
+    (entry,) = entries()
+    remove(entry)
+    assert entries() == [] and not snapshot.exists()
+
+
+def test_a_checkpoint_leaves_the_file_beside_it(tmp_path: Path) -> None:
+    snapshot = downloaded(tmp_path, "some/both", ["m.gguf"])
+    write_tiny_hf(snapshot, tiny_config(), np.random.default_rng(3))
+    remove(find("some/both"))
+    assert (snapshot / "m.gguf").exists() and not (snapshot / "config.json").exists()
+
+
+def test_a_checkpoint_without_a_shard_is_not_complete(tmp_path: Path) -> None:
+    snapshot = downloaded(tmp_path, "some/shards", [])
+    write_tiny_hf(snapshot, tiny_config(), np.random.default_rng(3), shards=2)
+    assert [entry.complete for entry in entries()] == [True]
+    next(snapshot.glob("model-00002*")).unlink()
+    assert [entry.complete for entry in entries()] == [False]
+
+
+def test_a_part_of_a_download_is_listed_and_removed(tmp_path: Path) -> None:
+    blobs = tmp_path / "hub/models--some--model/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.gemlet.part").write_bytes(b"x" * 1000)
+    (entry,) = entries()
+    assert (entry.kind, entry.nbytes, entry.complete) == ("partial", 1000, False)
+    assert main(["rm", "some/model", "--yes"]) == 0
+    assert entries() == [] and not blobs.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["x", "--cache"]])

@@ -50,7 +50,12 @@ def running() -> list[dict[str, Any]]:
 
     found = []
     for file in server_files():
-        known = {"address": file.address, "pid": file.pid, "since": file.since}
+        known = {
+            "address": file.address,
+            "pid": file.pid,
+            "since": file.since,
+            "references": list(file.references),
+        }
         try:
             state = _state(file.address)
         except ConnectionRefusedError:

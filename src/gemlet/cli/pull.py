@@ -26,7 +26,11 @@ EXAMPLES = (
     "HF_TOKEN=hf_… gemlet pull gemma-3-1b-it-qat --accept-licence",
 )
 
-VERDICTS = {"known": "the published file, by its hash", "hub": "as the hub has it, by its hash"}
+VERDICTS = {
+    "known": "the published file, by its hash",
+    "hub": "as the hub has it, by its hash",
+    "other": "as the hub has it; not the published file that gemlet knows",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +69,7 @@ def execute(parsed: argparse.Namespace) -> int:
 
 def lines(pulled: Pulled) -> list[str]:
     """What came, for a person."""
-    width = max(len(file.name) for file in pulled.files)
+    width = max((len(file.name) for file in pulled.files), default=0)
     files = [
         f"  {file.name:<{width}}  {file.nbytes / 1e6:>9,.1f} MB  {VERDICTS[file.verdict]}"
         for file in pulled.files

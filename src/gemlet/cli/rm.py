@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemlet.cli.terminal import print_json
 from gemlet.errors import GemletError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from gemlet.store.inventory import Entry
 
 DESCRIPTION = (
     "Remove a model: its download and the packed weights together. A file of your own stays, only what\n"
@@ -46,7 +49,7 @@ def _remove(parsed: argparse.Namespace) -> dict[str, Any]:
     from gemlet.store.remove import find, is_download, remove
 
     entry = find(parsed.reference)
-    _refuse_served({entry.reference, *entry.names, str(entry.path)})
+    _refuse_served(entry)
     parts = [f"the download of {entry.nbytes / 1e6:,.0f} MB ({entry.path})"] if is_download(entry) else []
     if entry.packed:
         parts.append(f"packed weights of {entry.packed_bytes / 1e6:,.0f} MB")
@@ -77,12 +80,17 @@ def _agreed(parsed: argparse.Namespace, question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _refuse_served(names: set[str]) -> None:
-    """GemletError while a server of this machine has the model open."""
+def _refuse_served(entry: Entry) -> None:
+    """GemletError while a server of this machine has been given the model."""
     from gemlet.cli.ps import running
+    from gemlet.store.remove import find
 
     for server in running():
-        for model in server["models"]:
-            if model.get("loaded") and names & {model["id"], model.get("reference")}:
+        for reference in server["references"]:
+            try:
+                served = find(reference.partition("+")[0])
+            except GemletError:
+                continue
+            if served.path == entry.path:
                 hint = "stop the server first; gemlet ps lists them"
-                raise GemletError(f"{model['id']} is served at {server['address']}", hint=hint)
+                raise GemletError(f"{reference} is served at {server['address']}", hint=hint)

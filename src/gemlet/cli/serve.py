@@ -116,7 +116,7 @@ def execute(parsed: argparse.Namespace) -> int:
             ssl_keyfile=parsed.tls_key,
         )
         address = _address(parsed, listener)
-        stack.enter_context(_listed(address))
+        stack.enter_context(_listed(address, [handle.facts.reference for handle in handles]))
         note(f"the API is at {address}/v1, a chat page at {address}/; Ctrl-C ends")
         server.run(sockets=[listener])
     return EXIT_CUT if server.cut else 0
@@ -142,13 +142,13 @@ def _minutes(text: str) -> float | None:
 
 
 @contextmanager
-def _listed(address: str) -> Iterator[None]:
+def _listed(address: str, references: list[str]) -> Iterator[None]:
     """Found by `gemlet ps` meanwhile."""
     from gemlet.store.servers import listed
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(listed(address))
+            stack.enter_context(listed(address, references))
         except OSError as error:  # where the cache cannot be written it serves all the same
             note(f"gemlet ps will not find this server: {error}")
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemlet.cli.terminal import note, print_json
@@ -45,7 +46,7 @@ def execute(parsed: argparse.Namespace) -> int:
     for line in found.notices:
         note(line)
     source = open_source(found.path)
-    description = describe(source)
+    description = describe(source) | {"store": stored_of(found.path)}
     if found.adapter is not None:
         from gemlet.model.adapters import describe as describe_adapter
         from gemlet.model.adapters import read_adapter
@@ -56,6 +57,31 @@ def execute(parsed: argparse.Namespace) -> int:
     else:
         print("\n".join(f"{name:<13}{text}" for name, text in rows(description)))
     return 0
+
+
+def stored_of(path: Path) -> dict[str, Any] | None:
+    """The download and what was made of it, in bytes, and when its terms were accepted; None for what the
+    store knows nothing of.
+    """
+    from gemlet.provenance.licences import find_licence
+    from gemlet.provenance.releases import REPOSITORIES
+    from gemlet.store.acceptance import acceptances
+    from gemlet.store.inventory import entries
+
+    entry = next((entry for entry in entries() if entry.path.resolve() == path.resolve()), None)
+    if entry is None:
+        return None
+    known = REPOSITORIES.get(entry.reference.partition(":")[0].partition("@")[0])
+    licence = None if known is None else find_licence(known.licence)
+    accepted = None if licence is None else acceptances().get(licence.id)
+    return {
+        "reference": entry.reference,
+        "revision": entry.revision,
+        "download_bytes": entry.nbytes,
+        "packed_bytes": entry.packed_bytes,
+        "complete": entry.complete,
+        "terms_accepted": None if accepted is None else accepted.accepted,
+    }
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -123,8 +149,20 @@ def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("sampling", _sampling(description["sampling"])),
         ("licence", TERMS.get(licence, licence) if licence else "the files do not say"),
         *(("corrected", line) for line in description["corrections"]),
+        *_store(description.get("store")),
         *_adapter(description.get("adapter")),
     ]
+
+
+def _store(store: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if store is None:
+        return []
+    packed = _megabytes(store["packed_bytes"]) if store["packed_bytes"] else "nothing"
+    revision = "" if store["revision"] is None else f", revision {store['revision'][:12]}"
+    rows = [("stored", f"{_megabytes(store['download_bytes'])}{revision}; packed {packed}")]
+    if store["terms_accepted"] is not None:
+        rows.append(("terms", f"accepted {store['terms_accepted'][:10]}"))
+    return rows
 
 
 def _adapter(adapter: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -86,7 +86,9 @@ class Hub:
         self._endpoint = endpoint or constants.ENDPOINT
         self.cache = cache or Path(constants.HF_HUB_CACHE)
         """The folder that downloads lie in."""
-        importlib.import_module("huggingface_hub.utils").disable_progress_bars()
+        own = importlib.import_module("huggingface_hub.utils")
+        own.disable_progress_bars()
+        own.logging.set_verbosity_error()
 
     def listing(self, repository: str, revision: str | None) -> Listing:
         """What a revision holds; the main branch by default."""
@@ -128,7 +130,7 @@ class Hub:
                 lambda: self._library.hf_hub_download(
                     repository,
                     file.name,
-                    revision=listing.revision,
+                    revision=listing.commit,
                     cache_dir=self.cache,
                     endpoint=self._endpoint,
                 ),
@@ -137,6 +139,13 @@ class Hub:
         advance(before)
         self._check(listing, file, path)
         return path
+
+    def name_revision(self, listing: Listing) -> None:
+        """Let the branch or tag that was asked for lead to the commit, as the library would."""
+        if listing.revision != listing.commit:
+            reference = self._folder(listing.repository) / "refs" / listing.revision
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(listing.commit, encoding="utf-8")
 
     def _fetch_large(self, listing: Listing, file: HubFile, advance: Advance) -> None:
         """From where an earlier attempt ended, into a file that gets its name last."""
@@ -186,7 +195,10 @@ class Hub:
         raise _wrong_hash(listing.repository, file, found, f"the file was set aside as {aside}")
 
     def _blob(self, repository: str, etag: str) -> Path:
-        return self.cache / f"models--{repository.replace('/', '--')}" / "blobs" / etag
+        return self._folder(repository) / "blobs" / etag
+
+    def _folder(self, repository: str) -> Path:
+        return self.cache / f"models--{repository.replace('/', '--')}"
 
     def _patiently(self, repository: str, what: str, work: Callable[[], T]) -> T:
         """Try again where that may help, a few times; typed errors for the rest."""

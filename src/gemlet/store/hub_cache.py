@@ -40,7 +40,7 @@ def find_in_hub_cache(
     if file is not None:
         return _named(snapshot, repository, file)
     if (snapshot / "config.json").exists() and any(snapshot.glob("*.safetensors*")):
-        _check_complete(snapshot, repository)
+        check_complete(snapshot, repository)
         return snapshot
     files = _gguf_files(snapshot)
     if len(files) == 1:
@@ -97,7 +97,7 @@ def _gguf_files(snapshot: Path) -> list[Path]:
     return sorted(path for path in snapshot.rglob("*.gguf") if path.is_file())
 
 
-def _check_complete(snapshot: Path, repository: str) -> None:
+def check_complete(snapshot: Path, repository: str) -> None:
     """ModelNotFoundError when a shard that the index lists is not there."""
     names = {"model.safetensors"}
     if (snapshot / INDEX).exists():

@@ -11,9 +11,12 @@ from pathlib import Path
 from gemlet.errors import GemletError
 from gemlet.formats.safetensors import read_arrays
 from gemlet.store.embedded import NAME as EMBEDDED_FILE
-from gemlet.store.hub_cache import hub_cache_dir
+from gemlet.store.hub_cache import check_complete, hub_cache_dir
 from gemlet.store.references import EMBEDDED, NAMES
 from gemlet.store.settings import cache_dir
+
+PARTIAL = "partial"
+"""The kind of what is a part of a download alone."""
 
 _NAMES = {repository: name for name, repository in NAMES.items()}
 
@@ -33,7 +36,7 @@ class Entry:
     """A model on this machine. Sizes in bytes, `used` in Unix time, None where nothing was made of it yet.
 
     reference: what names it. path: the GGUF file or the checkpoint's folder. revision: the commit, None for
-    what no hub knows. kind: "gguf" or "safetensors".
+    what no hub knows. kind: "gguf", "safetensors", or PARTIAL with the repository's folder as the path.
     """
 
     reference: str
@@ -108,21 +111,39 @@ def _downloads(environ: Mapping[str, str]) -> Iterator[Entry]:
     for folder in sorted(root.glob("models--*--*")):
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
         main = _text(folder / "refs" / "main")
+        if parts := partial_files(folder):
+            size = sum(path.stat().st_size for path in parts)
+            yield Entry(f"{repository} (a part)", folder, PARTIAL, None, size, (), False, (repository,))
         for snapshot in sorted((folder / "snapshots").glob("*")):
             at = "" if snapshot.name == main or main is None else f"@{snapshot.name[:12]}"
             names = (_NAMES[repository],) if repository in _NAMES and not at else ()
-            if (snapshot / "config.json").exists() and any(snapshot.glob("*.safetensors*")):
-                whole = all(path.exists() for path in snapshot.rglob("*"))
+            is_checkpoint = (snapshot / "config.json").exists() and any(snapshot.glob("*.safetensors*"))
+            if is_checkpoint:
+                whole = _is_complete(snapshot, repository)
                 yield Entry(
                     repository + at, snapshot, "safetensors", snapshot.name, _size(snapshot), (), whole, names
                 )
             files = sorted(path for path in snapshot.rglob("*.gguf"))
             for path in files:
-                file = "" if len(files) == 1 else f":{path.relative_to(snapshot)}"
+                alone = len(files) == 1 and not is_checkpoint
+                file = "" if alone else f":{path.relative_to(snapshot)}"
                 size = path.stat().st_size if path.exists() else 0
                 yield Entry(
                     repository + file + at, path, "gguf", snapshot.name, size, (), path.exists(), names
                 )
+
+
+def partial_files(folder: Path) -> list[Path]:
+    """What came of files of a repository that are not whole."""
+    return sorted((folder / "blobs").glob("*.gemlet.part"))
+
+
+def _is_complete(snapshot: Path, repository: str) -> bool:
+    try:
+        check_complete(snapshot, repository)
+    except GemletError:
+        return False
+    return all(path.exists() for path in snapshot.rglob("*"))
 
 
 def _embedded(environ: Mapping[str, str]) -> Iterator[Entry]:

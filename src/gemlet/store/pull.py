@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemlet.errors import DownloadError, InvalidRequestError, LicenceError, ModelNotFoundError
+from gemlet.formats.files import file_sha256
 from gemlet.provenance.licences import Licence, find_licence
 from gemlet.provenance.releases import REPOSITORIES, by_file
 from gemlet.store.acceptance import accept, accepted
@@ -40,14 +41,14 @@ Consent = Callable[[Licence, str], bool]
 
 @dataclass(frozen=True)
 class PulledFile:
-    """A file that is here now. `verdict`: "known" where it is the published file that gemlet knows, "hub"
-    where it is what the hub has.
+    """A file that is here now, as the hub has it. `verdict`: "known" where it is the published file that
+    gemlet knows, "other" where that has another hash, "hub" where none is known.
     """
 
     name: str
     path: str
     nbytes: int
-    sha256: str | None
+    sha256: str
     verdict: str
 
 
@@ -166,6 +167,7 @@ def _fetch(
             pool.shutdown(wait=True, cancel_futures=True)
             error = next((e for e in (f.exception() for f in failed) if not isinstance(e, Stopped)), None)
             raise error or DownloadError(f"{listing.repository}: the download was stopped")
+    hub.name_revision(listing)
     paths = [future.result() for future in coming]
     pulled = tuple(_judged(listing.repository, file, path) for file, path in zip(files, paths, strict=True))
     snapshot = _snapshot(files[0], paths[0])
@@ -176,8 +178,9 @@ def _fetch(
 def _judged(repository: str, file: HubFile, path: Path) -> PulledFile:
     """The hub's hash was compared already; what gemlet knows of published files says more."""
     known = by_file(repository, file.name)
-    verdict = "known" if known is not None and file.sha256 == known.sha256 else "hub"
-    return PulledFile(file.name, str(path), file.nbytes, file.sha256, verdict)
+    sha256 = file.sha256 or file_sha256(path)
+    verdict = "hub" if known is None else "known" if sha256 == known.sha256 else "other"
+    return PulledFile(file.name, str(path), file.nbytes, sha256, verdict)
 
 
 def _snapshot(file: HubFile, path: Path) -> Path:

@@ -11,9 +11,20 @@ from typing import cast
 
 from gemlet.errors import ModelNotFoundError, OutputError
 from gemlet.store.hub_cache import expanded, hub_cache_dir
-from gemlet.store.inventory import Entry, PackedFile, cache_parts, entries, packed_files
+from gemlet.store.inventory import (
+    PARTIAL,
+    Entry,
+    PackedFile,
+    cache_parts,
+    entries,
+    packed_files,
+    partial_files,
+)
 from gemlet.store.references import EMBEDDED, parse_reference, resolve
 from gemlet.store.settings import cache_dir, read_settings
+
+_IN_USE: set[str] = set()
+"""Stems of the packed weights that this process has opened."""
 
 
 def find(reference: str, environ: Mapping[str, str] = os.environ) -> Entry:
@@ -72,11 +83,12 @@ def clear_cache(environ: Mapping[str, str] = os.environ) -> int:
 def keep_within_limit(used: Path | None = None, environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Remove packed weights, the longest unused first, until the cache is as small as the settings say.
 
-    used: a model's packed weights that are in use, which stay. What cannot be removed stays too: this is
-    called on the way to something else.
+    used: a model's packed weights that are in use now. They stay, and so does what this process used before.
+    What cannot be removed stays too: this is called on the way to something else.
     """
     limit = cast(int, read_settings({}, environ)["cache_limit"].value)
     if used is not None:
+        _IN_USE.add(used.stem)
         with suppress(OSError):
             os.utime(used)
     excess = sum(cache_parts(environ).values()) - limit
@@ -86,7 +98,7 @@ def keep_within_limit(used: Path | None = None, environ: Mapping[str, str] = os.
     for file in _oldest_first(packed_files(environ)):
         if excess <= 0:
             break
-        if used is not None and file.path.stem == used.stem:
+        if file.path.stem in _IN_USE:
             continue
         with suppress(OSError):
             file.path.unlink()
@@ -100,26 +112,32 @@ def _oldest_first(files: list[PackedFile]) -> list[PackedFile]:
 
 
 def _remove_download(entry: Entry) -> None:
-    """A file of a snapshot, with its blob unless another snapshot links to it; then what is left empty."""
+    """A model of a snapshot, with the blobs that no other links to; then what is left empty."""
+    if entry.kind == PARTIAL:
+        for part in partial_files(entry.path):
+            part.unlink(missing_ok=True)
+        if not any((entry.path / "snapshots").glob("*")):
+            shutil.rmtree(entry.path)
+        return
     if entry.revision is None:
         entry.path.unlink(missing_ok=True)
         return
     snapshot = next(path for path in (entry.path, *entry.path.parents) if path.parent.name == "snapshots")
     repository = snapshot.parent.parent
-    others = [path for path in snapshot.rglob("*.gguf") if path != entry.path]
-    files = (
-        [entry.path]
-        if entry.kind == "gguf" and others
-        else [p for p in snapshot.rglob("*") if not p.is_dir()]
-    )
+    every = [path for path in snapshot.rglob("*") if not path.is_dir()]
+    if entry.path == snapshot:
+        files = [path for path in every if path.suffix != ".gguf"]
+    else:
+        others = any(path.suffix in (".gguf", ".safetensors") for path in every if path != entry.path)
+        files = [entry.path] if others else every
     blobs = {path.resolve() for path in files if path.is_symlink()}
     for path in files:
         path.unlink(missing_ok=True)
     still = {path.resolve() for path in (repository / "snapshots").rglob("*") if path.is_symlink()}
     for blob in blobs - still:
-        if repository in blob.parents or repository.resolve() in blob.parents:
+        if repository.resolve() in blob.parents:
             blob.unlink(missing_ok=True)
-    if files == [entry.path] and others:
+    if len(files) < len(every):
         return
     shutil.rmtree(snapshot, ignore_errors=True)
     for reference in (repository / "refs").rglob("*"):

@@ -265,7 +265,7 @@ def test_the_time_of_an_answer_is_bounded(model: Model, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_grammar_that_fails_late_fails_alone(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And at the same token, whatever was looked at besides."""
+    """And with the same tokens before; drafts may let it come a few tokens further (decision 0007)."""
     monkeypatch.setitem(constrain.LIMITS, "max_lexer_states", 150)
     reached = []
     for speculator in (None, AdaptiveSpeculator()):
@@ -279,7 +279,8 @@ def test_a_grammar_that_fails_late_fails_alone(seed: int, monkeypatch: pytest.Mo
             reached.append(begun)
             list(other)
             assert other.completions[0].finish_reason == "stop"
-    assert reached[0] and reached[0] == reached[1]
+    shorter, longer = sorted(reached, key=len)
+    assert shorter and longer[: len(shorter)] == shorter
 
 
 def test_cancelled_and_cut_in_mid_answer(model: Model) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gemlet.cli.main import main
+from gemlet.errors import MissingExtraError
 from gemlet.model.sources import open_source
 from gemlet.provenance.manifest import changed_files, read_manifest
 from tests.synthetic import tiny_config, write_tiny_gguf
@@ -115,3 +117,15 @@ def test_what_is_there_is_kept_and_ctrl_c_leaves_nothing(
     monkeypatch.setattr("gemlet.convert.quantize_weights.search", interrupt)
     assert main(["quantize", str(tiny), "--type", "q4_0", "-o", str(tmp_path / "new.gguf")]) == 130
     assert {path.name for path in tmp_path.iterdir()} == {"out.gguf"}
+
+
+def test_the_extra_is_asked_for_before_any_work(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("gemlet.convert.quantize_weights.quantize", lambda *_: pytest.fail("it worked"))
+    out = str(tmp_path / "small.gguf")
+    assert main(["quantize", str(tiny), "--type", "q4_0", "-o", out]) == MissingExtraError.exit_code
+    assert "gemlet[convert]" in capsys.readouterr().err
+    monkeypatch.setattr("gemlet.convert.export.content_sha256", lambda *_: pytest.fail("it worked"))
+    assert main(["export", str(tiny), "--format", "gguf", "-o", out]) == MissingExtraError.exit_code

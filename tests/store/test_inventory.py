@@ -213,3 +213,15 @@ def test_a_part_of_a_download_is_listed_and_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [[], ["x", "--cache"]])
 def test_rm_wants_one_thing(arguments: list[str]) -> None:
     assert main(["rm", *arguments]) == InvalidRequestError.exit_code
+
+
+def test_a_start_looks_at_the_cache_only_where_it_has_grown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr("gemlet.store.load.keep_within_limit", lambda: looked.append(1))
+    path = tmp_path / "own.gguf"
+    write_tiny_gguf(path, tiny_config(), np.random.default_rng(5))
+    opened(str(path))
+    opened(str(path))
+    assert looked == [1]

@@ -160,8 +160,14 @@ def _finding(finding: Finding) -> Iterator[str]:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head), **options)  # type: ignore[arg-type]
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _facts(part: str, report: Report, document: dict[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemlet.cli.flags import named_once
 from gemlet.cli.progress import Progress
 from gemlet.cli.terminal import is_screen, note, print_json
 from gemlet.errors import InvalidRequestError
@@ -58,9 +59,7 @@ def execute(parsed: argparse.Namespace) -> int:
     from gemlet.model.sources import open_source
     from gemlet.store.references import resolve
 
-    if parsed.reference is not None and parsed.model is not None:
-        raise InvalidRequestError("the model is named twice, as MODEL and with --model")
-    found = resolve(parsed.model if parsed.reference is None else parsed.reference)
+    found = resolve(named_once(parsed))
     for line in found.notices:
         note(line)
     if parsed.adapter is not None and found.adapter is None:

@@ -134,3 +134,12 @@ def _bias(text: str) -> tuple[int, float]:
         return int(token), float(value)
     except ValueError:
         raise InvalidRequestError(f"--logit-bias takes ID=VALUE, such as 106=-5; not '{text}'") from None
+
+
+def named_once(parsed: argparse.Namespace) -> str | None:
+    """The model of a verb that takes it as MODEL or with --model; None for the default."""
+    reference: str | None = parsed.reference
+    model: str | None = parsed.model
+    if reference is not None and model is not None:
+        raise InvalidRequestError("the model is named twice, as MODEL and with --model")
+    return model if reference is None else reference

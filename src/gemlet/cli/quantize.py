@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemlet.cli.flags import named_once
 from gemlet.cli.terminal import is_screen, note, print_json
 from gemlet.errors import InvalidRequestError
 from gemlet.types import as_dict
@@ -69,12 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(parsed: argparse.Namespace) -> int:
     """Run the verb and return its exit code."""
-    from gemlet.convert.gguf_writer import refuse_source, write_gguf
+    from gemlet.convert.gguf_writer import gguf_package, refuse_source, write_gguf
     from gemlet.convert.quantize_weights import plan, quantize
     from gemlet.convert.staging import check_target
     from gemlet.model.sources import open_source
 
     _check(parsed)
+    gguf_package()
     found = _resolve(parsed)
     source = open_source(found)
     decided = plan(source, parsed.type, parsed.method, parsed.embedding)
@@ -107,8 +109,6 @@ def _check(parsed: argparse.Namespace) -> None:
     for name in ("tokens", "calibration_tokens"):
         if getattr(parsed, name) < 64:
             raise InvalidRequestError(f"--{name.replace('_', '-')} must be at least 64")
-    if parsed.reference is not None and parsed.model is not None:
-        raise InvalidRequestError("the model is named twice, as MODEL and with --model")
     same = parsed.calibrate is not None and parsed.text is not None
     if same and parsed.calibrate.exists() and parsed.text.exists() and parsed.calibrate.samefile(parsed.text):
         hint = "what the search was fitted to looks better than it is: measure on another text"
@@ -118,7 +118,7 @@ def _check(parsed: argparse.Namespace) -> None:
 def _resolve(parsed: argparse.Namespace) -> Path:
     from gemlet.store.references import resolve
 
-    found = resolve(parsed.model if parsed.reference is None else parsed.reference)
+    found = resolve(named_once(parsed))
     if found.adapter is not None:
         hint = "merge it first: gemlet export writes a model with its adapter"
         raise InvalidRequestError("a model with an adapter cannot be quantised", hint=hint)

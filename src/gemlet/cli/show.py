@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemlet.cli.flags import named_once
 from gemlet.cli.terminal import note, print_json
 from gemlet.cli.terms import TERMS
-from gemlet.errors import InvalidRequestError
 from gemlet.machine.threads import threads
 from gemlet.types import as_dict
 
@@ -40,9 +40,7 @@ def execute(parsed: argparse.Namespace) -> int:
     from gemlet.model.sources import open_source
     from gemlet.store.references import resolve
 
-    if parsed.reference is not None and parsed.model is not None:
-        raise InvalidRequestError("the model is named twice, as MODEL and with --model")
-    found = resolve(parsed.model if parsed.reference is None else parsed.reference)
+    found = resolve(named_once(parsed))
     for line in found.notices:
         note(line)
     source = open_source(found.path)

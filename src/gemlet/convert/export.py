@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gemlet.convert.adapter_files import copy_adapter, write_adapter_gguf
 from gemlet.convert.folder_writer import folder_kind, write_folder
-from gemlet.convert.gguf_writer import Written, write_gguf
+from gemlet.convert.gguf_writer import Written, gguf_package, write_gguf
 from gemlet.convert.logits import (
     TEXT,
     Computed,
@@ -105,6 +105,8 @@ def export(
     MissingExtraError for GGUF without its package, ExportFaultError where the check fails.
     """
     kind = _kind(order)
+    if order.format == "gguf":
+        gguf_package()
     check_target(order.output, 0, force=order.force)
     second = _adapter_target(order)
     if adapter is not None and order.apart:

@@ -98,7 +98,7 @@ def write_tensors(
 
     where: what the tensors come from, for messages. Otherwise as `write_gguf`.
     """
-    package = _package()
+    package = gguf_package()
     needed = sum(tensor.nbytes + _ALIGNMENT for tensor in tensors.values()) + _head_bytes(metadata)
     with staged(path, needed, force=force) as stage:
         _write_head(package, stage, metadata, tensors)
@@ -159,7 +159,8 @@ def _as_is(tensor: Tensor, norm_offset: float) -> OutputTensor:
     return encoded("F32", tensor.shape, lambda start, stop: values(start, stop) + offset)
 
 
-def _package() -> Any:
+def gguf_package() -> Any:
+    """The library that writes GGUF files. MissingExtraError; asked for before long work begins."""
     try:
         return importlib.import_module("gguf")
     except ImportError:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from math import isfinite, sqrt
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def outline(
 def _checked(weights: str) -> WeightsType:
     if weights not in get_args(WeightsType):
         raise InvalidRequestError(f"weights: {weights!r} is not one of {', '.join(get_args(WeightsType))}")
-    return weights  # type: ignore[return-value]
+    return cast(WeightsType, weights)
 
 
 def _load_source(

@@ -11,6 +11,7 @@ from gemlet.ops.batch import Batch, StepOutput
 from gemlet.ops.operations import Float32
 from gemlet.ops.packed import Packed
 from gemlet.ops.reference import ReferenceExecutor, ReferenceOperations
+from gemlet.ops.reference_state import ReferenceState
 
 
 class _Enough(Exception):
@@ -93,6 +94,7 @@ class RecordingExecutor(ReferenceExecutor):
         with suppress(_Enough):
             self._program.forward(_WatchedOperations(batch, self._unpack, watch))
         for state, rows in zip(batch.states, batch.rows, strict=True):
-            state.advance(rows)  # type: ignore[attr-defined]
+            assert isinstance(state, ReferenceState)  # the reference has no others
+            state.advance(rows)
         nothing = np.zeros((0, self._program.vocab_size), np.float32)
         return StepOutput(nothing, nothing)

@@ -124,6 +124,11 @@ def smaller(
     def needed(kind: str, positions: int, count: int) -> int:
         return forecast_memory(subject.with_weights(kind), positions, count, efficiency).total
 
+    def most(kind: str) -> tuple[int, int]:
+        """Streams at this context, and pages of context at these streams, that fit; 0 for none."""
+        fewer = _largest(lambda n: needed(kind, context, n) <= room, streams - 1)
+        return fewer, _largest(lambda n: needed(kind, n * PAGE, streams) <= room, (context - 1) // PAGE)
+
     found = []
     kinds = [
         kind
@@ -137,11 +142,9 @@ def smaller(
         named = None if kind == weights else kind
         if named is not None and found:
             break
-        fewer = _largest(lambda n: needed(kind, context, n) <= room, streams - 1)  # noqa: B023
+        fewer, blocks = most(kind)
         if fewer:
             found.append(Change(named, context, fewer, needed(kind, context, fewer)))
-        pages = (context - 1) // PAGE
-        blocks = _largest(lambda n: needed(kind, n * PAGE, streams) <= room, pages)  # noqa: B023
         if blocks:
             found.append(Change(named, blocks * PAGE, streams, needed(kind, blocks * PAGE, streams)))
     return found

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
@@ -294,8 +294,8 @@ class _Reader:
             self.fail(f"{field}{key}", "is missing")
         return value
 
-    def only(self, part: dict[str, Any], kind: type, field: str) -> None:
-        if unknown := sorted(part.keys() - kind.__dataclass_fields__.keys()):  # type: ignore[attr-defined]
+    def only(self, part: dict[str, Any], kind: type[FileHash | Input | Signature], field: str) -> None:
+        if unknown := sorted(part.keys() - {one.name for one in fields(kind)}):
             self.fail(f"{field}.{unknown[0]}", "is not a part of a manifest")
 
     def file(self, part: dict[str, Any], field: str) -> FileHash:

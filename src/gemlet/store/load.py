@@ -23,7 +23,7 @@ from gemlet.model.weights import Loaded, packed_path
 from gemlet.model.weights import load as load_model
 from gemlet.ops.sketch import Pieces
 from gemlet.store.references import Found, resolve
-from gemlet.store.remove import keep_within_limit
+from gemlet.store.remove import keep_within_limit, mark_used
 from gemlet.store.settings import cache_dir, read_settings
 from gemlet.text.byte_level import ByteLevelTokenizer
 from gemlet.text.chat_template import ChatTemplate
@@ -75,8 +75,7 @@ def load(
     limit = context or cast("int | None", settings["context"].value)
     threads = _at_most(MAX_THREADS, threads or cast("int | None", settings["threads"].value))
     found = resolve(None if ref is None else os.fspath(ref), progress=progress)
-    loaded = load_model(found.path, weights, cache_dir=cache_dir(), progress=progress)
-    keep_within_limit(packed_path(loaded.facts.path, weights, cache_dir()))
+    loaded = _load_model(found.path, weights, progress)
     tokenizer = open_tokenizer(loaded)
     config = _config(loaded, tokenizer)
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
@@ -101,6 +100,17 @@ def load(
         spare_work=spare_work,
         limits=Limits(decoder.max_rows, sequences=parallel) if parallel else None,
     )
+
+
+def _load_model(path: Path, weights: str, progress: Progress | None) -> Loaded:
+    """The weights. Where they were packed just now, the cache is brought back to its limit."""
+    packed = packed_path(path, weights, cache_dir())
+    known = packed.exists()
+    loaded = load_model(path, weights, cache_dir=cache_dir(), progress=progress)
+    mark_used(packed)
+    if not known:
+        keep_within_limit()
+    return loaded
 
 
 def _notices(found: Found, loaded: Loaded, adapter: AdapterFile | None) -> tuple[str, ...]:

@@ -80,17 +80,20 @@ def clear_cache(environ: Mapping[str, str] = os.environ) -> int:
     return freed
 
 
-def keep_within_limit(used: Path | None = None, environ: Mapping[str, str] = os.environ) -> list[Path]:
+def mark_used(packed: Path) -> None:
+    """Packed weights that are in use now: this process keeps them, others take them for the newest."""
+    _IN_USE.add(packed.stem)
+    with suppress(OSError):
+        os.utime(packed)
+
+
+def keep_within_limit(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Remove packed weights, the longest unused first, until the cache is as small as the settings say.
 
-    used: a model's packed weights that are in use now. They stay, and so does what this process used before.
-    What cannot be removed stays too: this is called on the way to something else.
+    What this process uses stays, and so does what cannot be removed: this is called on the way to something
+    else, where the cache has grown.
     """
     limit = cast(int, read_settings({}, environ)["cache_limit"].value)
-    if used is not None:
-        _IN_USE.add(used.stem)
-        with suppress(OSError):
-            os.utime(used)
     excess = sum(cache_parts(environ).values()) - limit
     removed: list[Path] = []
     if excess <= 0:

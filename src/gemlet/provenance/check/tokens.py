@@ -10,6 +10,7 @@ import numpy as np
 
 from gemlet.errors import ModelFileError
 from gemlet.formats.files import file_sha256
+from gemlet.formats.gguf import Strings
 from gemlet.model.families import GEMMA3
 from gemlet.model.folder_source import TOKENIZERS
 from gemlet.provenance.check.findings import Finding
@@ -94,8 +95,10 @@ def _digest(pieces: Iterable[bytes]) -> str:
 
 def vocabulary_of(tokens: object, scores: object, types: object) -> Vocabulary | None:
     """The vocabulary in a GGUF file's metadata, None where it is not one (the loader says what is wrong)."""
-    if not hasattr(tokens, "ends") or not isinstance(scores, np.ndarray) or not isinstance(types, np.ndarray):
+    if not isinstance(tokens, Strings):
+        return None
+    if not isinstance(scores, np.ndarray) or not isinstance(types, np.ndarray):
         return None
     if not len(tokens.ends) == len(scores) == len(types):
         return None
-    return Vocabulary(tokens.text, tokens.ends, scores.astype(np.float32), types.astype(np.int32))  # type: ignore[attr-defined]
+    return Vocabulary(tokens.text, tokens.ends, scores.astype(np.float32), types.astype(np.int32))

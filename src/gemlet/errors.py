@@ -127,3 +127,10 @@ class OutputError(GemletError):
 
     exit_code = 14
     http_status = 507
+
+
+class TrainingError(GemletError):
+    """A training run that cannot go on, or would not fit this machine. What it wrote before is kept."""
+
+    exit_code = 15
+    http_status = 500

@@ -33,13 +33,18 @@ EXECUTORS: dict[str, Callable[..., Executor]] = {"native": NativeExecutor, "refe
 def forward(ops: Operations[X], config: ModelConfig, weights: Weights) -> None:
     """Token ids to logits and final hidden states, in the words of `ops`."""
     x = ops.embed(weights.packed["token_embd"], config.embedding_scale)
-    for layer in range(config.num_layers):
-        x = ops.add(x, _attention(ops, config, weights, layer, x))
-        x = ops.add(x, _feed_forward(ops, config, weights, layer, x))
+    for index in range(config.num_layers):
+        x = layer(ops, config, weights, index, x)
     norm, head = weights.vectors["output_norm"], weights.packed.get("output", weights.packed["token_embd"])
     ops.output("hidden", ops.norm(ops.select(x, "hidden"), norm, config.rms_norm_eps))
     last = ops.norm(ops.select(x, "logits"), norm, config.rms_norm_eps)
     ops.output("logits", ops.linear(last, head, precise=True))
+
+
+def layer(ops: Operations[X], config: ModelConfig, weights: Weights, index: int, x: X) -> X:
+    """One layer: attention, then the feed-forward part, each added to what it read."""
+    x = ops.add(x, _attention(ops, config, weights, index, x))
+    return ops.add(x, _feed_forward(ops, config, weights, index, x))
 
 
 def _attention(ops: Operations[X], config: ModelConfig, weights: Weights, layer: int, x: X) -> X:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gemlet.errors import ModelFileError
-from gemlet.formats.files import read_json
+from gemlet.formats.files import map_file, read_json
 from gemlet.formats.safetensors import read_safetensors
 from gemlet.formats.tensors import Tensor
 from gemlet.model.config import ModelConfig
@@ -32,7 +32,10 @@ from gemlet.ops.packed import pack
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "gemlet_adapter.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 MANIFEST_VERSION = 1
+
+MAX_TEMPLATE_BYTES = 1 << 20
 
 MAX_RANK = 1024
 """As in native/include/gemlet/adapter.h."""
@@ -67,12 +70,14 @@ class AdapterFile:
 
     `sha256` is that of its two files; `base_sha256` the weights it says it was trained on, None for a
     folder that does not say. `rank`: the largest. `modules`: the kinds of matrices, such as attn_q.
+    `chat_template`: of the format it was trained on, None where the folder holds none.
     """
 
     path: str
     sha256: str
     base_sha256: str | None
     parts: Mapping[str, LowRank]
+    chat_template: str | None = None
 
     @property
     def name(self) -> str:
@@ -141,7 +146,21 @@ def read_adapter(path: str | Path, config: ModelConfig, weights_sha256: str | No
     pairs = _pairs(folder, tensors, matrices, loras, config)
     parts = {matrices[module]: _part(folder, pairs[module], lora) for module, lora in loras.items()}
     sha256 = content_sha256([folder / CONFIG, folder / WEIGHTS])
-    return AdapterFile(str(folder), sha256, base, parts)
+    return AdapterFile(str(folder), sha256, base, parts, _chat_template(folder))
+
+
+def _chat_template(folder: Path) -> str | None:
+    path = folder / CHAT_TEMPLATE
+    if not path.is_file():
+        return None
+    data = map_file(path, at_least=0)
+    if len(data) > MAX_TEMPLATE_BYTES:
+        problem = f"has {len(data)} bytes, at most {MAX_TEMPLATE_BYTES} are read"
+        raise ModelFileError(path, "template", problem)
+    try:
+        return data.tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise ModelFileError(path, "template", f"is not UTF-8 at byte {error.start}") from None
 
 
 def _base_sha256(folder: Path) -> str | None:

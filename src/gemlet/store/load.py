@@ -79,6 +79,7 @@ def load(
     tokenizer = open_tokenizer(loaded)
     config = _config(loaded, tokenizer)
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
+    loaded = _taught_to_chat(loaded, adapter)
     _check_context(limit, config.context_length)
     template = _template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
@@ -111,6 +112,13 @@ def _load_model(path: Path, weights: str, progress: Progress | None) -> Loaded:
     if not known:
         keep_within_limit()
     return loaded
+
+
+def _taught_to_chat(loaded: Loaded, adapter: AdapterFile | None) -> Loaded:
+    """A base model whose adapter was trained on a chat format has that format."""
+    if adapter is None or loaded.facts.chat_template is not None:
+        return loaded
+    return replace(loaded, facts=replace(loaded.facts, chat_template=adapter.chat_template))
 
 
 def _notices(found: Found, loaded: Loaded, adapter: AdapterFile | None) -> tuple[str, ...]:

@@ -66,6 +66,25 @@ _BASE_LINE = (
 )
 
 
+JINJA_TEMPLATE = f"""\
+{{{{- bos_token -}}}}
+{{%- if messages[0]['role'] == 'system' -%}}
+  {{%- set opening, turns = messages[0]['content'] + {AFTER_SYSTEM!r}, messages[1:] -%}}
+{{%- else -%}}
+  {{%- set opening, turns = '', messages -%}}
+{{%- endif -%}}
+{{%- for message in turns -%}}
+  {{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}}
+  {{{{- '{TURN_START}' + role + '\\n' + (opening if loop.first else '') -}}}}
+  {{{{- message['content'] | trim + '{TURN_END}\\n' -}}}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}
+  {{{{- '{TURN_START}model\\n' -}}}}
+{{%- endif -%}}
+"""
+"""The format for programs that read Jinja: of messages with text contents, in alternating turns."""
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A conversation as token ids, with exactly one BOS.

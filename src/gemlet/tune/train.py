@@ -29,6 +29,8 @@ Ending = Literal["finished", "early", "interrupted"]
 
 LOG = "log.jsonl"
 
+TIMED_STEPS = 2
+
 CHECKPOINT_S = 120.0
 """Seconds of work that a crash may cost, about."""
 
@@ -106,6 +108,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def tokens(self) -> int:
+        """Read by the steps of the whole run."""
+        return sum(self._lengths[index] for step in self.plan for index in step)
+
+    @property
     def valid_every(self) -> int:
         return self.settings.valid_every or max(1, len(self._epochs[0]) // 4)
 
@@ -142,6 +149,20 @@ class Run:
                 self._save()
                 saved_at = time.monotonic()
         return self._end("finished")
+
+    def timed(self) -> float:
+        """Tokens a second: parts of the first steps are computed, and nothing is kept of them."""
+        random = torch.get_rng_state()
+        rates = []
+        for step in self.plan[:TIMED_STEPS]:
+            part = filled(step, self._lengths, self.micro_tokens)[0]
+            began = time.perf_counter()
+            total_loss(self.network, [self.train[index] for index in part], self.settings.beta).backward()
+            seconds = time.perf_counter() - began
+            rates.append(sum(self._lengths[index] for index in part) / seconds)
+            self._optimizer.zero_grad()
+        torch.set_rng_state(random)
+        return max(rates)  # the first one meets cold caches
 
     # --- One step
 

@@ -24,12 +24,13 @@ from gemlet.tune.memory import Cut, Memory, cut_to_fit, lora_values
 from gemlet.tune.network import Network
 from gemlet.tune.objective import Item, tokens_of
 from gemlet.tune.processes import Processes
-from gemlet.tune.settings import LoraSettings, Settings
+from gemlet.tune.settings import LoraSettings, Precision, Settings
 from gemlet.tune.train import Progress, Result, Run
 from gemlet.version import __version__
 
 RUN = "run.json"
 FORMAT = 1
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "f32": torch.float32}
 _VALIDATION_COST = 0.4
 """Of a token that is only read, next to one that is learned from: no way back, few labels."""
 
@@ -99,6 +100,7 @@ def train(
     network = Network(
         facts.config,
         model.weights,
+        dtype=DTYPES[settings.precision],
         base=settings.base,
         lora=None if settings.method == "full" else settings.lora,
         seed=settings.seed,

@@ -9,14 +9,14 @@ from gemlet.errors import TrainingError
 from gemlet.model.config import ModelConfig
 from gemlet.tune.settings import Settings
 
-LOGITS_BYTES = (1 << 26) * 4
-"""Logits of some rows in bfloat16, twice: the product with them is computed while both are held."""
+LOGITS = 1 << 26
+"""Held at a time, as in tune/loss.py."""
 
 SPARE_BYTES = 1 << 27
 """Buffers of the libraries, and what the allocator cannot give back."""
 
-LEAST_MICRO_TOKENS = 512
-"""Fewer tokens at a time would not keep the processor busy."""
+MOST_MICRO_TOKENS, LEAST_MICRO_TOKENS = 1024, 512
+"""More tokens at a time take memory and save no time; fewer would not keep the processor busy."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Cut:
 def memory_of(config: ModelConfig, settings: Settings, stored_bytes: int, cut: tuple[int, bool]) -> Memory:
     """Of a run on a model whose packed matrices take `stored_bytes`. cut: micro_tokens and recompute."""
     micro_tokens, recompute = cut
+    size = 2 if settings.precision == "bf16" else 4
     shapes = config.tensor_shapes()
     values = sum(prod(shape) for shape in shapes.values())
     table = prod(shapes["token_embd"])
@@ -53,12 +54,12 @@ def memory_of(config: ModelConfig, settings: Settings, stored_bytes: int, cut: t
         # The embedding's gradient is summed in float32 beside that of the look-up.
         frozen, trained = 0, 16 * values + 8 * table
     else:
-        blocks = stored_bytes - table if settings.base == "stored" else 2 * (values - table)
-        frozen, trained = blocks + 2 * table, 16 * lora_values(config, settings)
-    kept = _kept_a_layer(config)
+        blocks = stored_bytes - table if settings.base == "stored" else size * (values - table)
+        frozen, trained = blocks + size * table, 16 * lora_values(config, settings)
+    kept = _kept_a_layer(config, size)
     layers = config.num_layers
     a_token = layers * 4 * config.hidden_size + 2 * kept if recompute else (layers + 1) * kept
-    loss = LOGITS_BYTES + 4 * micro_tokens * config.hidden_size
+    loss = 2 * size * LOGITS + 4 * micro_tokens * config.hidden_size
     return Memory(frozen, trained, micro_tokens * a_token, loss)
 
 
@@ -71,13 +72,13 @@ def lora_values(config: ModelConfig, settings: Settings) -> int:
     )
 
 
-def _kept_a_layer(config: ModelConfig) -> int:
-    """Bytes that a layer keeps of each token for the backward pass: bfloat16, the layer's inputs float32."""
+def _kept_a_layer(config: ModelConfig, size: int) -> int:
+    """Bytes that a layer keeps of each token for the backward pass: `size` a value, its inputs float32."""
     hidden, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.query_width, config.key_value_width
     # Inputs of two norms; two results of norms, and two inputs of those after; q and k before and after
     # their norms, v; attention's result; gate, up and their product.
-    return 8 * hidden + 2 * (4 * hidden + 2 * queries + 3 * keys + queries + 3 * inner)
+    return 8 * hidden + size * (4 * hidden + 2 * queries + 3 * keys + queries + 3 * inner)
 
 
 def cut_to_fit(
@@ -87,7 +88,7 @@ def cut_to_fit(
 
     longest: tokens of the longest item. TrainingError with what would help where nothing fits.
     """
-    sizes = [max(settings.batch_tokens, longest)]
+    sizes = [max(min(settings.batch_tokens, MOST_MICRO_TOKENS), longest)]
     while sizes[-1] // 2 >= max(LEAST_MICRO_TOKENS, longest):
         sizes.append(sizes[-1] // 2)
     if sizes[-1] > longest >= LEAST_MICRO_TOKENS:

@@ -12,6 +12,9 @@ Method = Literal["lora", "full", "dpo"]
 Base = Literal["dense", "stored"]
 """How frozen matrices are held: in the type of the arithmetic, or in their blocks of 4 or 8 bits."""
 
+Precision = Literal["bf16", "f32"]
+"""The type of products. Sums, norms, the loss and what is trained are float32 in any case."""
+
 TARGETS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """The matrices of a layer that can be adapted, by canonical name."""
 
@@ -49,6 +52,7 @@ class Settings:
     method: Method = "lora"
     lora: LoraSettings = field(default_factory=LoraSettings)
     base: Base = "dense"
+    precision: Precision = "bf16"
     epochs: int = 3
     batch_tokens: int = 2048
     length: int = 1024
@@ -64,6 +68,7 @@ class Settings:
     def __post_init__(self) -> None:
         _one_of("method", self.method, get_args(Method))
         _one_of("base", self.base, get_args(Base))
+        _one_of("precision", self.precision, get_args(Precision))
         unknown = sorted(set(self.lora.targets) - set(TARGETS))
         if unknown or not self.lora.targets:
             raise InvalidRequestError(f"targets: no {unknown[:1] or 'matrix'}; there is {', '.join(TARGETS)}")

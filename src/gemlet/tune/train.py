@@ -131,7 +131,7 @@ class Run:
         Raises TrainingError where a loss or a gradient is no number: nothing of that step is kept.
         """
         saved_at = time.monotonic()
-        if self.state.step == 0:
+        if self.state.step == 0 and self.state.start_loss is None:
             self._validate(say)
         while self.state.step < len(self.plan):
             if self._early():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -134,3 +135,21 @@ class TrainingError(GemletError):
 
     exit_code = 15
     http_status = 500
+
+
+class DataError(GemletError):
+    """Training data that cannot be used. `problems`: a line for each of the first, naming file, line, field
+    and reason; `count`: how many there are in all."""
+
+    exit_code = 16
+    http_status = 422
+
+    def __init__(self, problems: Sequence[str], *, count: int | None = None, hint: str | None = None) -> None:
+        self.problems = tuple(problems)
+        self.count = len(self.problems) if count is None else count
+        message = self.problems[0]
+        if self.count > 1:
+            more = self.count - len(self.problems)
+            lines = (*self.problems, f"and {more} more") if more else self.problems
+            message = "\n".join((f"{self.count} lines cannot be used:", *lines))
+        super().__init__(message, hint=hint)

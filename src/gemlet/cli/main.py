@@ -28,6 +28,7 @@ VERBS = {
     "plan": "memory, speed and cost of a model before it is loaded, here or elsewhere",
     "quantize": "write a model with 8-bit or 4-bit weights, and measure the loss",
     "export": "write a model as GGUF or as a transformers folder, and check it",
+    "tune": "teach a model a domain: an adapter or all values, trained on your examples",
     "config": "see and change the settings",
     "bench": "measure speed, memory and how near the machine's limits they are",
 }

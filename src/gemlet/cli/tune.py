@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gemlet.cli.terminal import note, print_json
 from gemlet.cli.tune_progress import TrainingProgress, duration
-from gemlet.errors import InvalidRequestError, MissingExtraError
+from gemlet.errors import ConversationError, InvalidRequestError, MissingExtraError
 
 if TYPE_CHECKING:
+    from gemlet.model.weights import Loaded
     from gemlet.store.references import Found
+    from gemlet.text.tokenizer import Tokenizer
     from gemlet.tune.data import Dataset
-    from gemlet.tune.network import Network
+    from gemlet.tune.encoding import Template
     from gemlet.tune.settings import Settings
     from gemlet.tune.train import Result
 
@@ -48,13 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dropout", type=float, metavar="X", help="share of an adapter's inputs left out (0)")
     group.add_argument("--targets", metavar="NAMES", help="matrices, by comma (all): attn_q,attn_v,ffn_up,…")
     group.add_argument(
-        "--base", metavar="B", help="frozen weights: dense (the default), or stored: 4 or 8 bits as in the file"
+        "--base",
+        metavar="B",
+        help="frozen weights: dense (the default), or stored: 4 or 8 bits as in the file",
     )
     group = parser.add_argument_group("how")
     group.add_argument("--epochs", type=int, metavar="N", help="times that all examples are read (3)")
     group.add_argument("--batch-tokens", type=int, metavar="N", help="tokens of a step, at most (2048)")
     group.add_argument("--lr", type=float, metavar="X", help="highest rate (lora 2e-4, full 1e-5, dpo 2e-5)")
-    group.add_argument("--warmup", type=float, metavar="X", help="share of the steps in which it rises (0.03)")
+    group.add_argument(
+        "--warmup", type=float, metavar="X", help="share of the steps in which it rises (0.03)"
+    )
     group.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's (0)")
     group.add_argument("--clip", type=float, metavar="X", help="largest norm of a gradient (1)")
     group.add_argument("--beta", type=float, metavar="X", help="of DPO (0.1)")
@@ -62,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, metavar="N", help="order, start and dropout (0)")
     group.add_argument("--valid-every", type=int, metavar="N", help="steps between validations (4 an epoch)")
     group.add_argument(
-        "--patience", type=int, metavar="N", help="validations without a better loss that end the run (3; 0: none)"
+        "--patience",
+        type=int,
+        metavar="N",
+        help="validations without a better loss that end the run (3; 0: none)",
     )
     group = parser.add_argument_group("data")
     group.add_argument("--length", type=int, metavar="N", help="tokens of an example, at most (1024)")
@@ -101,8 +110,8 @@ _LORA = ("rank", "alpha", "rooted", "dropout", "targets")
 def execute(parsed: argparse.Namespace) -> int:
     """Run the verb and return its exit code."""
     settings = _settings(parsed)
-    found = _resolve(parsed)
-    base = _Base(found)
+    _job_module()
+    base = _Base(_resolve(parsed))
     dataset = base.dataset(parsed, settings)
     if not parsed.quiet:
         for line in dataset.report.lines():
@@ -118,10 +127,14 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     """Of the flags; on `--resume` those of the run, which no flag may contradict."""
     from gemlet.tune.settings import LoraSettings, Settings
 
-    given = {_SETTINGS[flag]: getattr(parsed, flag) for flag in _SETTINGS if getattr(parsed, flag) is not None}
+    given = {
+        _SETTINGS[flag]: getattr(parsed, flag) for flag in _SETTINGS if getattr(parsed, flag) is not None
+    }
     if given.get("patience") == 0:
         given["patience"] = None
-    lora: dict[str, Any] = {name: getattr(parsed, name) for name in _LORA if getattr(parsed, name) is not None}
+    lora: dict[str, Any] = {
+        name: getattr(parsed, name) for name in _LORA if getattr(parsed, name) is not None
+    }
     if "targets" in lora:
         lora["targets"] = tuple(name.strip() for name in lora["targets"].split(","))
     if not parsed.resume:
@@ -131,7 +144,11 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     before = settings_of(read_run(parsed.output))
     wanted = replace(before, **given, lora=replace(before.lora, **lora))
     if wanted != before:
-        changed = [field.name for field in fields(before) if getattr(before, field.name) != getattr(wanted, field.name)]
+        changed = [
+            field.name
+            for field in fields(before)
+            if getattr(before, field.name) != getattr(wanted, field.name)
+        ]
         raise InvalidRequestError(
             f"--resume: the run in {parsed.output} has another {', '.join(changed)}",
             hint="leave these flags out, or begin a new run with another -o",
@@ -156,15 +173,15 @@ class _Base:
     """The model that is trained: its facts at once, its weights when they are asked for."""
 
     def __init__(self, found: Found) -> None:
-        from gemlet.store.load import chat_template_of, open_tokenizer
+        from gemlet.store.load import open_tokenizer
 
         self.found = found
         loaded = self.loaded()
         self.facts = loaded.facts
         self.tokenizer = open_tokenizer(loaded)
-        self.template = chat_template_of(loaded, self.tokenizer)
+        self.template = _template(loaded, self.tokenizer)
 
-    def loaded(self) -> Any:
+    def loaded(self) -> Loaded:
         from gemlet.model.weights import load
         from gemlet.store.settings import cache_dir
 
@@ -177,6 +194,7 @@ class _Base:
             parsed.data,
             self.tokenizer,
             template=self.template,
+            end_id=self.facts.config.stop_ids[0],
             method="dpo" if settings.method == "dpo" else "sft",
             length=settings.length,
             cut=parsed.cut,
@@ -185,10 +203,31 @@ class _Base:
         )
 
 
+def _template(loaded: Loaded, tokenizer: Tokenizer) -> Template:
+    """How the model reads messages: its own template, or the format of its family, which a base is taught."""
+    from gemlet.model.families import FAMILIES, GEMMA3
+    from gemlet.store.load import open_chat_template
+    from gemlet.text.template import render
+
+    own = open_chat_template(loaded, tokenizer)
+    if own is not None:
+        return lambda messages, tools: own.render(messages, tools=tools, add_generation_prompt=False)
+    if FAMILIES[loaded.facts.config.family] is GEMMA3:
+        return lambda messages, tools: render(messages, tokenizer, tools=tools, add_generation_prompt=False)
+
+    def refused(messages: object, tools: object) -> NoReturn:
+        hint = 'give "prompt" and "completion", or train the instruction-tuned model of this family'
+        raise ConversationError("this base model has no chat format", hint=hint)
+
+    return refused
+
+
 def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset: Dataset) -> int:
+    from gemlet.text.template import JINJA_TEMPLATE
+
     job = _job_module()
     progress = TrainingProgress(parsed.quiet)
-    teaches = base.facts.chat_template is None and dataset.report.shape in CHAT_SHAPES
+    teaches = base.facts.chat_template is None and dataset.has_messages
     order = job.Order(
         reference=base.found.reference,
         output=parsed.output,
@@ -200,13 +239,65 @@ def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset:
     )
     with _stopping(parsed.quiet) as stop:
         listener = job.Listener(progress.forecast, progress.step, stop)
-        network, result = job.train(base.loaded, dataset, order, listener)
+        _, result = job.train(base.loaded, dataset, order, listener)
     progress.close()
     if result.ending == "interrupted":
+        from gemlet.cli.main import EXIT_INTERRUPTED
+
         note(f"stopped after step {result.steps}; --resume goes on from there")
         return EXIT_INTERRUPTED
-    _leave(parsed, base, network, result)
+    beside = _papers(parsed, base, settings)
+    if parsed.json:
+        print_json(job.read_run(parsed.output) | {"files": [str(path) for path in beside]})
+    else:
+        print("\n".join(_lines(parsed, base, result)))
     return 0
+
+
+def _papers(parsed: argparse.Namespace, base: _Base, settings: Settings) -> list[Path]:
+    """The terms that travel with what was made, and how it was made."""
+    from gemlet.convert.terms import Origin, terms_files, write_beside
+    from gemlet.model.sources import open_source
+    from gemlet.provenance.manifest import Input, derive, write_manifest
+    from gemlet.tune.job import read_run
+
+    run = read_run(parsed.output)
+    reference, sha256 = base.found.reference, run["base"]["weights_sha256"]
+    name = Path(reference).name if Path(reference).exists() else reference
+    data = run["data"]
+    changes = [f"trained with the method {settings.method} on {data['path']} (sha256 {data['sha256']})"]
+    origin = Origin(name, sha256)
+    marker = parsed.output / "adapter_config.json"
+    papers = write_beside(marker, terms_files(open_source(base.found.path), origin, changes))
+    licence = base.facts.licence
+    inputs = [
+        Input("base", name, sha256=sha256, licence=licence),
+        Input("data", data["path"], sha256=data["sha256"]),
+    ]
+    return [
+        *papers,
+        write_manifest(parsed.output, derive(parsed.output, inputs, changes=changes, licence=licence)),
+    ]
+
+
+def _lines(parsed: argparse.Namespace, base: _Base, result: Result) -> list[str]:
+    """The result for a person."""
+    lines = [f"{'steps':<11}{result.steps}, {result.tokens:,} tokens in {duration(result.seconds)}"]
+    if result.best_valid_loss is not None:
+        early = ", and ended early: it became no better" if result.ending == "early" else ""
+        lines.append(
+            f"{'held out':<11}loss {result.start_valid_loss:.4f} before, {result.best_valid_loss:.4f} "
+            f"at step {result.best_step}, which was kept{early}"
+        )
+    lines.append(f"{'adapter':<11}{parsed.output}")
+    lines.append(f"{'use it':<11}gemlet chat -m {base.found.reference}+{_as_reference(parsed.output)}")
+    return lines
+
+
+def _as_reference(path: Path) -> str:
+    """A path that cannot be taken for a name."""
+    text = str(path)
+    return text if path.is_absolute() or text.startswith(("./", "../", "~")) else f"./{text}"
 
 
 def _job_module() -> Any:

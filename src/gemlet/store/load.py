@@ -81,7 +81,7 @@ def load(
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
     loaded = _taught_to_chat(loaded, adapter)
     _check_context(limit, config.context_length)
-    template = _template(loaded, tokenizer)
+    template = open_chat_template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
     spare_work = sketch_head(decoder, loaded, weights)
     next(spare_work, None)  # a kept one is used from the start
@@ -168,7 +168,7 @@ def _config(loaded: Loaded, tokenizer: Tokenizer) -> ModelConfig:
     return replace(config, stop_ids=tuple(sorted(stop_ids)))
 
 
-def _template(loaded: Loaded, tokenizer: Tokenizer) -> ChatTemplate | None:
+def open_chat_template(loaded: Loaded, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The model's own chat template, where its family has not one format for all."""
     facts = loaded.facts
     if facts.chat_template is None or not isinstance(tokenizer, ByteLevelTokenizer):

@@ -34,6 +34,8 @@ from gemlet.tune.split import SPLITS, Likeness, deal, likeness
 
 __all__ = ["Dataset", "Example", "Pair", "Prompt", "read_dataset"]
 
+MESSAGE_SHAPES = {"messages", "ShareGPT", "Alpaca"}
+
 MISNAMED = {"validation": "valid", "val": "valid", "dev": "valid", "eval": "valid", "testing": "test"}
 
 
@@ -64,6 +66,11 @@ class Dataset:
     sha256: str
     report: DataReport
     prompts: tuple[Prompt, ...]
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether it teaches a chat format."""
+        return any(shape in MESSAGE_SHAPES for shape in self.report.shapes.values())
 
 
 def read_dataset(

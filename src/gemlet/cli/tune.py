@@ -311,13 +311,13 @@ def _job_module() -> Any:
 
 
 def _available(parsed: argparse.Namespace) -> int | None:
-    """Bytes that the run may use."""
-    from gemlet.machine.memory import memory
+    """Bytes that the run may use beyond what this process holds already."""
+    from gemlet.machine.memory import memory, resident_bytes
 
     if parsed.memory is not None:
         if not 0 < parsed.memory < 1e6:
             raise InvalidRequestError(f"--memory: {parsed.memory} GB is no amount of memory")
-        return int(parsed.memory * 1e9)
+        return max(0, int(parsed.memory * 1e9) - resident_bytes())
     return memory().available
 
 

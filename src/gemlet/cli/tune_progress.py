@@ -33,9 +33,9 @@ class TrainingProgress:
         """What the run will take, as a few timed steps have it."""
         if not self._quiet:
             note(
-                f"{forecast.steps} steps, {forecast.tokens:,} tokens at {forecast.tokens_per_s:,.0f} a second:"
-                f" about {duration(forecast.seconds)}, {forecast.memory_bytes / 1e9:.1f} GB of memory, "
-                f"{forecast.disk_bytes / 1e6:,.0f} MB of disk"
+                f"{forecast.steps} steps, {forecast.tokens:,} tokens at {forecast.tokens_per_s:,.0f} a "
+                f"second: about {duration(forecast.seconds)}, {forecast.memory_bytes / 1e9:.1f} GB of "
+                f"memory, {forecast.disk_bytes / 1e6:,.0f} MB of disk"
             )
 
     def step(self, progress: Progress) -> None:

@@ -44,6 +44,15 @@ def map_file(path: str | Path, at_least: int = 1) -> NDArray[np.uint8]:
         os.close(handle)
 
 
+def release_pages(array: NDArray[Any]) -> None:
+    """Let go of the memory of the whole mapped file that an array is a part of: a use reads it again."""
+    part: Any = array
+    while isinstance(part, (np.ndarray, memoryview)):
+        part = part.base if isinstance(part, np.ndarray) else part.obj
+    if isinstance(part, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        part.madvise(mmap.MADV_DONTNEED)
+
+
 def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's bytes, hexadecimal. Raises ModelFileError for what cannot be mapped."""
     digest, data = hashlib.sha256(), map_file(path, at_least=0)

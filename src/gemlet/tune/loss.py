@@ -40,6 +40,7 @@ class _TokenLosses(Function):
             losses[part] = _to_errors(logits, labels[part])
             if slopes is not None:
                 slopes[part] = logits @ head
+            del logits  # before the next ones
         ctx.save_for_backward(*(x for x in (slopes,) if x is not None))
         ctx.again = (hidden.detach(), head, labels) if ctx.needs_input_grad[1] else None
         return losses
@@ -58,6 +59,7 @@ class _TokenLosses(Function):
                 _to_errors(logits, labels[part])
                 weighted = hidden[part] * grad[part, None].to(hidden.dtype)
                 grad_head += logits.T @ weighted
+                del logits
             grad_head = grad_head.to(head.dtype)
         return grad_hidden, grad_head, None
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
+from gemlet.formats.files import release_pages
 from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import layer
 from gemlet.model.weights import Weights
@@ -86,6 +87,7 @@ class Network:
             if name.startswith("blk.") and name.split(".")[-1] in lora.targets:
                 matrix = self._adapted(name, matrix, lora, generator)
             self.matrices[name] = matrix
+            release_pages(next(iter(packed.arrays.values())))
         for name, vector in weights.vectors.items():
             values = torch.from_numpy(np.array(vector, np.float32))
             if lora is None:

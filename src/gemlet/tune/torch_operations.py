@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gemlet.ops.operations import Rows, frequencies
+from gemlet.ops.operations import frequencies
 from gemlet.tune.attention import Attend, View, views
 from gemlet.tune.functions import GeluGate, Norm, Rotate, SiluGate
 from gemlet.tune.matrices import Matrix
 
 
 class TorchOperations:
-    """`ops.operations.Operations` for one batch.
+    """`ops.operations.Operations` for one batch, up to the last layer: what follows is the loss's.
 
     ids: int64 [rows]. lengths: of the sequences, in order, together `rows`. dtype: of products; the sums
     along the layers (the residual stream) are float32.
@@ -84,9 +84,3 @@ class TorchOperations:
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
-
-    def select(self, x: Tensor, rows: Rows) -> Tensor:
-        raise NotImplementedError("training selects the rows it has labels for itself")
-
-    def output(self, name: Rows, x: Tensor) -> None:
-        raise NotImplementedError("training takes the hidden states and computes its own loss")

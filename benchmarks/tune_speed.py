@@ -44,9 +44,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         parsed.start = Path(name) / "start"
-        rounds = [
-            {who: run_worker(who, parsed) for who in ("gemlet", "trl")} for _ in range(parsed.rounds)
-        ]
+        rounds = [{who: run_worker(who, parsed) for who in ("gemlet", "trl")} for _ in range(parsed.rounds)]
     found = summary(rounds)
     print(json.dumps(found, indent=1))
     path = write_result(
@@ -138,9 +136,7 @@ def train_here(parsed: argparse.Namespace) -> dict[str, Any]:
             return kept(run)
 
         train.Run.timed = timed
-        job.train(
-            lambda: load(parsed.model, "stored", cache_dir=cache_dir()), Data(), order, job.Listener()
-        )
+        job.train(lambda: load(parsed.model, "stored", cache_dir=cache_dir()), Data(), order, job.Listener())
         log = [json.loads(line) for line in (Path(name) / "out" / train.LOG).read_text().splitlines()]
     import resource
 
@@ -155,11 +151,7 @@ def train_there(parsed: argparse.Namespace) -> dict[str, Any]:
     import resource
     import time
 
-    import torch
-    from datasets import Dataset
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from transformers import TrainerCallback
 
     from gemlet.model.weights import load
     from gemlet.store.load import open_tokenizer
@@ -179,34 +171,8 @@ def train_there(parsed: argparse.Namespace) -> dict[str, Any]:
         def on_step_end(self, *arguments: Any, **rest: Any) -> None:
             times[-1] = time.perf_counter() - times[-1]
 
-    model = AutoModelForCausalLM.from_pretrained(parsed.folder, dtype=torch.bfloat16)
-    model = PeftModel.from_pretrained(model, parsed.start, is_trainable=True)
     with tempfile.TemporaryDirectory() as name:
-        settings = SFTConfig(
-            output_dir=name,
-            per_device_train_batch_size=SEQUENCES,
-            max_steps=parsed.steps,
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            bf16=True,
-            use_cpu=True,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            max_length=LENGTH,
-            gradient_checkpointing=False,
-            shuffle_dataset=False,
-            train_sampling_strategy="sequential",
-            dataset_kwargs={"skip_prepare_dataset": True},
-            remove_unused_columns=False,
-        )
-        trainer = SFTTrainer(
-            model,
-            args=settings,
-            train_dataset=Dataset.from_list(rows),
-            callbacks=[Clock()],
-            processing_class=AutoTokenizer.from_pretrained(parsed.folder),
-        )
+        trainer = _their_trainer(parsed, rows, Path(name), Clock())
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
@@ -214,6 +180,41 @@ def train_there(parsed: argparse.Namespace) -> dict[str, Any]:
         "losses": [float(loss) for loss in losses],
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def _their_trainer(parsed: argparse.Namespace, rows: list[dict[str, Any]], folder: Path, clock: Any) -> Any:
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    model = AutoModelForCausalLM.from_pretrained(parsed.folder, dtype=torch.bfloat16)
+    settings = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=SEQUENCES,
+        max_steps=parsed.steps,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        bf16=True,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        logging_steps=1,
+        max_length=LENGTH,
+        gradient_checkpointing=False,
+        shuffle_dataset=False,
+        train_sampling_strategy="sequential",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+    )
+    return SFTTrainer(
+        PeftModel.from_pretrained(model, parsed.start, is_trainable=True),
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        callbacks=[clock],
+        processing_class=AutoTokenizer.from_pretrained(parsed.folder),
+    )
 
 
 if __name__ == "__main__":

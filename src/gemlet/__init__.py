@@ -31,6 +31,7 @@ from gemlet.errors import (
     QueueFullError,
     StateError,
     TextError,
+    TrainingError,
     UnsupportedParameterError,
 )
 from gemlet.types import Completion, Message, Sampling, Score, TokenEvent
@@ -63,6 +64,7 @@ __all__ = [
     "StateError",
     "TextError",
     "TokenEvent",
+    "TrainingError",
     "UnsupportedParameterError",
     "__version__",
     "load",

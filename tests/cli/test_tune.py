@@ -146,7 +146,7 @@ def test_a_folder_in_use_and_a_missing_extra(
     command = ["tune", str(data(completion)), "-m", str(tiny), "-o", str(tmp_path), *FAST]
     assert main(command) == OutputError.exit_code
     assert "--resume" in capsys.readouterr().err
-    code = "import sys; sys.modules['torch'] = None; from gemlet.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['torch'] = None; from gemlet.cli.main import main; sys.exit(main())"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True

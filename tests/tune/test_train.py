@@ -100,6 +100,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(model: Path, tmp_path: Path, cut
         }
 
 
+KILLS = int(os.environ.get("GEMLET_KILLS", "3"))
+
 _CHILD = """
 import sys
 from pathlib import Path
@@ -117,9 +119,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(model: Path, tmp_path: Path) -> N
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-c", _CHILD, str(model), str(tmp_path / "cut")]
     kills = 0
-    for _ in range(60):
+    for _ in range(20 * KILLS):
         child = subprocess.Popen(arguments, env=environment)
-        if kills < 3:
+        if kills < KILLS:
             wanted = len(checkpoint.checkpoints(tmp_path / "cut/checkpoints"))
             while child.poll() is None and not (tmp_path / "cut" / train.LOG).exists():
                 time.sleep(0.01)

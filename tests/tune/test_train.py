@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -106,31 +105,34 @@ _CHILD = """
 import sys
 from pathlib import Path
 from gemlet.tune import train
+from tests.tune.test_train import LONG
 from tests.tune.training import trained
 train.CHECKPOINT_S = 0.0
-trained(Path(sys.argv[1]), Path(sys.argv[2]), resume=(Path(sys.argv[2]) / "run.json").exists())
+trained(Path(sys.argv[1]), Path(sys.argv[2]), LONG, resume=(Path(sys.argv[2]) / "run.json").exists())
 """
+
+LONG = replace(SETTINGS, epochs=12, patience=None)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(model: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments, checkpoints and log half written as it happens."""
-    trained(model, tmp_path / "whole")
+    """SIGKILL at random moments between two steps and the next, with a checkpoint after every one."""
+    trained(model, tmp_path / "whole", LONG)
     rng = np.random.default_rng()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-c", _CHILD, str(model), str(tmp_path / "cut")]
-    kills = 0
-    for _ in range(20 * KILLS):
+    written = tmp_path / "cut" / train.LOG
+    for _ in range(KILLS):
         child = subprocess.Popen(arguments, env=environment)
-        if kills < KILLS:
-            wanted = len(checkpoint.checkpoints(tmp_path / "cut/checkpoints"))
-            while child.poll() is None and not (tmp_path / "cut" / train.LOG).exists():
-                time.sleep(0.01)
-            time.sleep(float(rng.uniform(0, 0.15)))
-            child.send_signal(signal.SIGKILL)
-            kills += 1
-            assert wanted <= checkpoint.KEPT
-        if child.wait() == 0:
-            break
+        before = written.stat().st_mtime_ns if written.exists() else 0
+        while child.poll() is None and not (written.exists() and written.stat().st_mtime_ns > before):
+            time.sleep(0.002)
+        time.sleep(float(rng.uniform(0, 0.06)))
+        assert child.poll() is None, "it ended before it was killed"
+        child.kill()
+        child.wait()
+    subprocess.run(arguments, env=environment, check=True)
+    steps = [entry["step"] for entry in log(tmp_path / "cut") if "loss" in entry]
+    assert steps == list(range(1, len(steps) + 1))
     assert same(values(tmp_path / "cut"), values(tmp_path / "whole"))
 
 

@@ -15,7 +15,7 @@ import pytest
 from gemlet.convert import export as export_module
 from gemlet.convert import folder_writer, gguf_metadata, gguf_writer
 from gemlet.convert.export import Exported, Order, export
-from gemlet.convert.gguf_metadata import U32, Value
+from gemlet.convert.gguf_values import U32, Value
 from gemlet.convert.tensors import OutputTensor, encoded
 from gemlet.convert.verify import ExportFaultError
 from gemlet.errors import InvalidRequestError, ModelFileError, OutputError

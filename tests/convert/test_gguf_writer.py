@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gemlet.convert import staging
-from gemlet.convert.gguf_metadata import STRING, Value
+from gemlet.convert.gguf_values import STRING, Value
 from gemlet.convert.gguf_writer import write_gguf
 from gemlet.convert.tensors import encoded, values_of
 from gemlet.errors import MissingExtraError, ModelFileError, OutputError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.convert.gguf_metadata import F32, STRING, Metadata, Value
-from gemlet.convert.gguf_writer import write_tensors
+from gemlet.convert.gguf_values import F32, STRING, Metadata, Value
+from gemlet.convert.gguf_writer import row_order, write_tensors
 from gemlet.convert.merge import folded
 from gemlet.convert.staging import staged
 from gemlet.convert.tensors import OutputTensor, Progress, Rows, encoded
@@ -36,12 +36,16 @@ def write_adapter_gguf(
         "adapter.type": Value(STRING, "lora"),
         "adapter.lora.alpha": Value(F32, 0.0),
         "general.name": Value(STRING, adapter.name),
-        "general.license": Value(STRING, source.facts.licence or family.licence),
     }
+    if licence := source.facts.licence or family.licence:
+        metadata["general.license"] = Value(STRING, licence)
     tensors: dict[str, OutputTensor] = {}
     meant: dict[str, NDArray[np.float32]] = {}
     for name, part in adapter.parts.items():
+        order = row_order(source.config, name)
         for side, values in folded(part).items():
+            if side == "b" and order is not None:
+                values = values[order]
             meant[f"{name}.weight.lora_{side}"] = values
             tensors[f"{name}.weight.lora_{side}"] = encoded("F32", values.shape, _rows(values))
 

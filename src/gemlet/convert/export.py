@@ -34,6 +34,7 @@ from gemlet.errors import InvalidRequestError
 from gemlet.formats.encode import BLOCK_KINDS, ENCODED_KINDS, FLOAT_KINDS
 from gemlet.formats.tensors import KINDS
 from gemlet.model.adapters import AdapterFile, read_adapter
+from gemlet.model.families import FAMILIES
 from gemlet.model.fingerprint import content_sha256
 from gemlet.model.folder_source import CONFIG
 from gemlet.model.sources import Source, weight_files_of
@@ -206,7 +207,8 @@ class _Job:
         texts = terms_files(self.source, self.origin, self.changes(written))
         beside = write_beside(self.order.output, texts)
         manifest = self.manifest(self.order.output, written)
-        return self.result(written, set(changes), found[0], [*beside, manifest])
+        changed = self.changed(written, set(changes), 0.0)
+        return self.result(written, changed, found[0], [*beside, manifest])
 
     def folder(self, progress: Progress | None) -> Exported:
         kind = self.kind or folder_kind(self.source)
@@ -228,13 +230,17 @@ class _Job:
             progress=progress,
             check=check,
         )
-        same = {
+        offset = FAMILIES[self.source.config.family].hf_norm_offset
+        return self.result(written, self.changed(written, set(self.merged), offset), found[0], [])
+
+    def changed(self, written: Written, known: set[str], norm_offset: float) -> set[str]:
+        """Names of tensors that are not stored as they were; `norm_offset`: of what was written."""
+        same_norms = norm_offset == self.source.norm_offset
+        return known | {
             name
             for name, tensor in self.source.tensors.items()
-            if tensor.kind == kind and (len(tensor.shape) > 1 or self.source.norm_offset)
+            if written.kinds[name] != tensor.kind or (len(tensor.shape) == 1 and not same_norms)
         }
-        changed = (set(self.source.tensors) - same) | set(self.merged)
-        return self.result(written, changed, found[0], [])
 
     def examine(
         self, stage: Path, program: Callable[[Path], Computed] | None
@@ -317,7 +323,8 @@ class _Job:
         stored = {tensor.kind for tensor in self.source.tensors.values() if len(tensor.shape) > 1}
         quantised = [kind for kind in stored if not KINDS[kind].is_float]
         kinds = set(written.kinds.values())
-        if self.order.format == "transformers" and "F16" in kinds:
+        gemma = FAMILIES[self.source.config.family].configuration == "gemma"
+        if self.order.format == "transformers" and "F16" in kinds and gemma:
             lines.append(
                 "activations of Gemma 3 overflow half floats, so that a program that computes in f16 gets "
                 "infinities; bf16 and f32 are safe"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gemlet.convert.gguf_writer import Check, Written, refuse_source
+from gemlet.convert.llama_folder import llama_hf_config
 from gemlet.convert.staging import staged
 from gemlet.convert.tensors import (
     OutputTensor,
@@ -28,7 +29,7 @@ from gemlet.errors import InvalidRequestError, OutputError
 from gemlet.formats.encode import FLOAT_KINDS
 from gemlet.formats.safetensors import checkpoint_header, read_safetensors
 from gemlet.formats.tensors import KINDS
-from gemlet.model.families import FAMILIES, GEMMA3
+from gemlet.model.families import FAMILIES, file_name
 from gemlet.model.folder_source import CONFIG, GENERATION, INDEX, SINGLE
 from gemlet.model.sources import Source
 
@@ -64,7 +65,7 @@ def write_folder(
     kind: F32, F16 or BF16, of every tensor. changed: values in place of the source's, by canonical name.
     others: further files by name. The folder appears under its name whole and read again, or not at all.
     Raises OutputError where it cannot be written, ModelFileError for values that the kind cannot hold,
-    InvalidRequestError for a family that has no such folder.
+    InvalidRequestError for what such a folder cannot say.
     """
     path = Path(path)
     outputs = folder_tensors(source, kind, changed or {})
@@ -100,10 +101,10 @@ def folder_tensors(source: Source, kind: str, changed: Mapping[str, Rows]) -> di
     for name, tensor in source.tensors.items():
         shift = offset if len(tensor.shape) == 1 else np.float32(0)
         if tensor.kind == kind and not shift and name not in changed:
-            outputs[f"{rules[name][0]}.weight"] = kept(tensor)
+            outputs[file_name(rules[name][0])] = kept(tensor)
             continue
         values = changed.get(name, values_of(tensor))
-        outputs[f"{rules[name][0]}.weight"] = encoded(kind, tensor.shape, _shifted(values, shift))
+        outputs[file_name(rules[name][0])] = encoded(kind, tensor.shape, _shifted(values, shift))
     return outputs
 
 
@@ -149,8 +150,6 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _descriptions(source: Source, kind: str) -> dict[str, bytes]:
-    if source.config.family != GEMMA3.name:
-        raise InvalidRequestError(f"a transformers folder of a {source.config.family} is not written")
     return {CONFIG: _json(hf_config(source, kind)), GENERATION: _json(_generation(source))}
 
 
@@ -160,6 +159,8 @@ def hf_config(source: Source, kind: str) -> dict[str, Any]:
     Nothing is left to the defaults of the class, which are those of a larger model.
     """
     config, family = source.config, FAMILIES[source.config.family]
+    if family.configuration == "llama":
+        return llama_hf_config(config, _TORCH[kind], _stop_ids(source))
     names = {"local": "sliding_attention", "global": "full_attention"}
     globals_at = [i + 1 for i, kind in enumerate(config.layer_types) if kind == "global"]
     return {

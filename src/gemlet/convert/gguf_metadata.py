@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gemlet.convert.byte_tokenizer import byte_tokenizer_metadata
+from gemlet.convert.gguf_values import ARRAY, BOOL, F32, I32, STRING, U32, Metadata, Value
 from gemlet.convert.lineage import base_models
-from gemlet.errors import InvalidRequestError
 from gemlet.formats.gguf import Strings, read_gguf
 from gemlet.formats.tensors import KINDS
 from gemlet.model.families import FAMILIES, Family
 from gemlet.model.sources import Source
+from gemlet.text.byte_level import read_byte_pieces
 from gemlet.text.pieces import CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, Pieces, checked
 from gemlet.text.vocabulary import read_pieces
 from gemlet.types import Vocabulary
-
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-"""The format's numbers of types of values."""
 
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}
 _NUMBERS = {"uint8": 0, "int8": 1, "uint16": 2, "int16": 3, "uint32": U32, "int32": I32, "float32": F32}
 _NUMBERS |= {"bool": BOOL, "uint64": 10, "int64": 11, "float64": 12}
 _SCORE_OF_META = -1000.0
 """What converters give to pieces that are never made by merging."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value and the format's number of its type; of an array, `item` is that of its items."""
-
-    type: int
-    value: Any
-    item: int | None = None
-
-
-Metadata = dict[str, Value]
 
 
 def metadata_of(source: Source, kinds: Mapping[str, str], changed: bool) -> tuple[Metadata, list[str]]:
@@ -117,13 +103,19 @@ def _put_right(source: Source, metadata: Metadata) -> list[str]:
     return lines
 
 
-def _write_stop_ids(family: Family, stop_ids: Iterable[int], metadata: Metadata) -> list[str]:
-    """The end of a text and the end of a turn: a GGUF file has a place for one of each."""
-    ids = sorted(stop_ids, key=lambda id: (id not in family.base_stop_ids, id))
+def _write_stop_ids(
+    family: Family, stop_ids: Iterable[int], metadata: Metadata, named: Container[int] = ()
+) -> list[str]:
+    """The end of a text and the end of a turn: a GGUF file has a place for one of each.
+
+    named: those that whoever reads the file knows by their names. They are said where there is room.
+    """
+    ids = sorted(stop_ids, key=lambda id: (id in named, id not in family.base_stop_ids, id))
     metadata["tokenizer.ggml.eos_token_id"] = Value(U32, ids[0])
     if len(ids) > 1:
         metadata["tokenizer.ggml.eot_token_id"] = Value(U32, ids[1])
-    return [f"stop id {id} cannot be said in a GGUF file, which has a place for two" for id in ids[2:]]
+    unsaid = [id for id in ids[2:] if id not in named]
+    return [f"stop id {id} cannot be said in a GGUF file, which has a place for two" for id in unsaid]
 
 
 # --- From a folder
@@ -133,17 +125,15 @@ def _built(source: Source) -> Metadata:
     """What converters write for this model."""
     facts, config = source.facts, source.config
     family = FAMILIES[config.family]
-    if family.configuration != "gemma":
-        hint = "a GGUF file of it, from its publisher, can be exported with another type or an adapter"
-        raise InvalidRequestError(f"a folder of a {family.name} is not made into a GGUF file here", hint=hint)
     parameters = sum(config.parameter_counts().values())
     metadata = {
         "general.architecture": Value(STRING, family.name),
         "general.type": Value(STRING, "model"),
         "general.name": Value(STRING, Path(facts.path).resolve().name),
         "general.size_label": Value(STRING, _size_label(parameters)),
-        "general.license": Value(STRING, facts.licence or family.licence),
     }
+    if licence := facts.licence or family.licence:
+        metadata["general.license"] = Value(STRING, licence)
     for number, repository in enumerate(base_models(Path(facts.path))):
         organisation, _, name = repository.partition("/")
         metadata["general.base_model.count"] = Value(U32, number + 1)
@@ -152,7 +142,9 @@ def _built(source: Source) -> Metadata:
         metadata[f"general.base_model.{number}.repo_url"] = Value(
             STRING, f"https://huggingface.co/{repository}"
         )
-    metadata |= _sampling(source, family) | _architecture(source) | _tokenizer(source, family)
+    metadata |= _sampling(source, family) | _architecture(source)
+    byte_level = family.tokenizer == "byte-bpe"
+    metadata |= _byte_tokenizer(source, family) if byte_level else _tokenizer(source, family)
     if facts.chat_template is not None:
         metadata["tokenizer.chat_template"] = Value(STRING, facts.chat_template)
     return metadata
@@ -188,10 +180,13 @@ def _architecture(source: Source) -> Metadata:
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "attention.sliding_window": config.sliding_window,
         "rope.freq_base": float(config.rope_theta),
     }
     family = FAMILIES[config.family]
+    if family.configuration == "llama":
+        values |= {"rope.dimension_count": config.head_dim, "vocab_size": config.vocab_size}
+        return {f"{config.family}.{key}": _value(value) for key, value in values.items()}
+    values["attention.sliding_window"] = config.sliding_window
     usual = tuple(
         "local" if (layer + 1) % family.layer_pattern else "global" for layer in range(config.num_layers)
     )
@@ -228,6 +223,16 @@ def _tokenizer(source: Source, family: Family) -> Metadata:
     }
     metadata = {f"tokenizer.ggml.{key}": value for key, value in metadata.items()}
     _write_stop_ids(family, config.stop_ids, metadata)
+    return metadata
+
+
+def _byte_tokenizer(source: Source, family: Family) -> Metadata:
+    pieces = read_byte_pieces(source.facts.tokenizer)
+    metadata = byte_tokenizer_metadata(pieces)
+    metadata["tokenizer.ggml.padding_token_id"] = Value(U32, source.config.pad_id)
+    stop_ids = source.config.stop_ids
+    named = {id for id in stop_ids if pieces.names[id] in family.stop_names}
+    _write_stop_ids(family, stop_ids, metadata, named)
     return metadata
 
 

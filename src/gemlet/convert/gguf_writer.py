@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.convert.gguf_metadata import Metadata, Value, metadata_of
+from gemlet.convert.gguf_metadata import metadata_of
+from gemlet.convert.gguf_values import Metadata, Value
 from gemlet.convert.staging import staged
 from gemlet.convert.tensors import (
     OutputTensor,
@@ -27,7 +28,9 @@ from gemlet.convert.tensors import (
 from gemlet.errors import MissingExtraError, OutputError
 from gemlet.formats.gguf import read_gguf
 from gemlet.formats.tensors import KINDS, Tensor
+from gemlet.model.config import ModelConfig
 from gemlet.model.families import FAMILIES, file_name
+from gemlet.model.llama_config import ROPE_FREQS
 from gemlet.model.sources import Source
 
 _ALIGNMENT = 32
@@ -119,28 +122,45 @@ def write_tensors(
 def gguf_tensors(source: Source) -> dict[str, OutputTensor]:
     """Every tensor by its name in a GGUF file.
 
-    Those of such a file are as they are in it, what is no weight included; those of a folder as they are
-    stored, norms ready to multiply.
+    Those of such a file are as they are in it, what is no weight included. Those of a folder are as they are
+    stored, vectors apart: they are float32, norms ready to multiply.
     """
     if source.facts.format == "gguf":
         return {name: kept(tensor) for name, tensor in read_gguf(source.facts.path).tensors.items()}
-    named = {file_name(name): tensor for name, tensor in source.tensors.items()}
-    return {name: _as_is(tensor, source.norm_offset) for name, tensor in named.items()}
+    outputs = {
+        file_name(name): _as_the_file_orders(source, name, _as_is(tensor, source.norm_offset))
+        for name, tensor in source.tensors.items()
+    }
+    if source.config.rope_divisors:
+        divisors = np.array([source.config.rope_divisors], np.float32)
+        outputs[f"{ROPE_FREQS}.weight"] = encoded(
+            "F32", divisors.shape[1:], lambda start, stop: divisors[start:stop]
+        )
+    return outputs
 
 
-def _as_the_file_orders(source: Source, name: str, tensor: OutputTensor) -> OutputTensor:
-    """Rows in the order of a rotation that pairs neighbours, where the family's GGUF files have that."""
-    config = source.config
+def row_order(config: ModelConfig, name: str) -> NDArray[np.intp] | None:
+    """Which row of a matrix comes where in the family's GGUF files; None where they have the usual order.
+
+    The queries and keys of some are in the order of a rotation that pairs neighbours.
+    """
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     count = heads.get(name.split(".")[-1])
     if count is None or not FAMILIES[config.family].gguf_neighbouring_rope:
+        return None
+    rows = np.arange(count * config.head_dim, dtype=np.intp)
+    order: NDArray[np.intp] = rows.reshape(count, 2, -1).swapaxes(1, 2).reshape(-1)
+    return order
+
+
+def _as_the_file_orders(source: Source, name: str, tensor: OutputTensor) -> OutputTensor:
+    order = row_order(source.config, name)
+    if order is None:
         return tensor
-    rows = tensor.shape[0]
-    order = np.arange(rows).reshape(count, 2, -1).swapaxes(1, 2).reshape(-1)
 
     def slices() -> Iterator[NDArray[np.uint8]]:
         data = np.concatenate([np.ascontiguousarray(part).reshape(-1) for part in tensor.slices()])
-        yield data.reshape(rows, -1)[order]
+        yield data.reshape(len(order), -1)[order]
 
     return OutputTensor(tensor.kind, tensor.shape, slices)
 
@@ -153,7 +173,7 @@ def refuse_source(path: Path, source: Source) -> None:
 
 
 def _as_is(tensor: Tensor, norm_offset: float) -> OutputTensor:
-    if len(tensor.shape) > 1 or not norm_offset:
+    if len(tensor.shape) > 1:
         return kept(tensor)
     values, offset = values_of(tensor), np.float32(norm_offset)
     return encoded("F32", tensor.shape, lambda start, stop: values(start, stop) + offset)

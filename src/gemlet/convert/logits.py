@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemlet.convert.verify import ExportFaultError
+from gemlet.convert.verify import ExportFaultError, named_ends
 from gemlet.machine.threads import threads
 from gemlet.model.adapters import AdapterFile
 from gemlet.model.decoder import Decoder
@@ -94,7 +94,7 @@ def compare(
         )
     # A program may know a chat model's ends by their names, where a base model's files do not state them.
     wanted = set(source.config.stop_ids)
-    possible = wanted | _known_ends(source)
+    possible = wanted | set(FAMILIES[source.config.family].chat_stop_ids) | named_ends(source)
     if not (wanted <= computed.stops and computed.stated <= possible):
         found = ", ".join(map(str, sorted(computed.stated)))
         raise ExportFaultError(
@@ -109,16 +109,6 @@ def compare(
             f"{computed.program} computes other logits: a KL divergence of {kl:.3g}, at most {limit:g}"
         )
     return LogitCheck(computed.program, len(ids), kl, top1, limit)
-
-
-def _known_ends(source: Source) -> set[int]:
-    """Ids that end an answer of a chat model of this family."""
-    family = FAMILIES[source.config.family]
-    ends = set(family.chat_stop_ids)
-    if family.stop_names:
-        tokenizer = Tokenizer.from_source(source.facts.tokenizer)
-        ends |= {id for id in map(tokenizer.control_id, family.stop_names) if id is not None}
-    return ends
 
 
 def _first_difference(found: Sequence[int], wanted: Sequence[int]) -> str:

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gemlet.convert.byte_tokenizer import byte_tokenizer_json
 from gemlet.formats.files import map_file
 from gemlet.model.sources import Source
+from gemlet.text.byte_level import Pieces as BytePieces
+from gemlet.text.byte_level import read_byte_pieces
 from gemlet.text.pieces import CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, Pieces, checked, write_model
 from gemlet.text.vocabulary import read_pieces
 
@@ -31,12 +34,19 @@ def tokenizer_files(source: Source) -> dict[str, bytes]:
     """Names and contents of the files that hold the tokenizer and the chat template.
 
     Those of a folder are copied. For a GGUF source both tokenizer.model and tokenizer.json are made, with
-    equal ids. Raises ModelFileError for a vocabulary that cannot be.
+    equal ids; for a byte-level BPE tokenizer.json alone. Raises ModelFileError for a vocabulary that cannot
+    be, InvalidRequestError for one that these files cannot hold.
     """
     folder, tokenizer = Path(source.facts.path), source.facts.tokenizer
     if source.facts.format == "huggingface":
         names = [name for name in COPIED if (folder / name).exists()]
         files = {name: map_file(folder / name).tobytes() for name in names}
+    elif tokenizer.algorithm == "byte-bpe":
+        byte_pieces = read_byte_pieces(tokenizer)
+        files = {
+            "tokenizer.json": json.dumps(byte_tokenizer_json(byte_pieces), ensure_ascii=False).encode(),
+            "tokenizer_config.json": _json(_byte_tokenizer_config(source, byte_pieces)),
+        }
     else:
         pieces = checked(tokenizer.path, read_pieces(tokenizer))
         files = {
@@ -67,6 +77,18 @@ def _tokenizer_config(source: Source, pieces: Pieces) -> dict[str, Any]:
         "spaces_between_special_tokens": False,
         "tokenizer_class": "GemmaTokenizer",
         "unk_token": pieces.names[pieces.unknown_id],
+    }
+
+
+def _byte_tokenizer_config(source: Source, pieces: BytePieces) -> dict[str, Any]:
+    config = source.config
+    return {
+        "bos_token": pieces.names[config.bos_id],
+        "clean_up_tokenization_spaces": False,
+        "eos_token": pieces.names[config.stop_ids[0]],
+        "model_max_length": config.context_length,
+        "pad_token": pieces.names[config.pad_id],
+        "tokenizer_class": "PreTrainedTokenizerFast",
     }
 
 

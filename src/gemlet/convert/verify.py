@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from gemlet.convert.tensors import Rows, row_slices, values_of
 from gemlet.errors import GemletError
 from gemlet.formats.tensors import KINDS, Tensor
+from gemlet.model.families import FAMILIES
 from gemlet.model.sources import Source, open_source
-from gemlet.text.pieces import checked, write_model
+from gemlet.text.byte_level import read_byte_pieces
+from gemlet.text.pieces import CONTROL, UNKNOWN, checked, write_model
 from gemlet.text.tokenizer import Tokenizer
 from gemlet.text.vocabulary import read_pieces
 
@@ -121,8 +124,7 @@ def description_differences(source: Source, again: Source) -> list[str]:
     found = [f"read again, {line}" for line in again.facts.corrections]
     for field, value in vars(source.config).items():
         other = getattr(again.config, field)
-        same = np.float32(value) == np.float32(other) if isinstance(value, float) else value == other
-        if not same:
+        if not _same(source, field, value, other):
             found.append(f"{field} is {other}, and was {value}")
     if again.facts.chat_template != source.facts.chat_template:
         found.append("the chat template is another one")
@@ -137,9 +139,36 @@ def description_differences(source: Source, again: Source) -> list[str]:
     return found
 
 
-def _tokenizer(source: Source) -> bytes | str:
+def _same(source: Source, field: str, value: Any, other: Any) -> bool:
+    """Whether two configurations agree in a field, as far as a file can say it."""
+    if isinstance(value, float):
+        return bool(np.float32(value) == np.float32(other))
+    if field == "rope_divisors":  # float32 in one format, in the other what they are computed from
+        return len(value) == len(other) and np.allclose(value, other, rtol=2.0**-20, atol=0)
+    if field == "stop_ids":
+        return set(other) <= set(value) <= set(other) | named_ends(source)
+    return bool(value == other)
+
+
+def named_ends(source: Source) -> set[int]:
+    """Ids that end an answer and that a family is known to have by their names: no file need state them."""
+    names = FAMILIES[source.config.family].stop_names
+    if not names:
+        return set()
+    tokenizer = Tokenizer.from_source(source.facts.tokenizer)
+    return {id for id in map(tokenizer.control_id, names) if id is not None}
+
+
+def _tokenizer(source: Source) -> bytes | dict[str, Any]:
     """The pieces in the one form that a vocabulary has, whatever file it is in."""
     tokenizer = source.facts.tokenizer
     if tokenizer.algorithm == "byte-bpe":
-        return Tokenizer.from_source(tokenizer).sha256
+        pieces = read_byte_pieces(tokenizer)
+        # An unknown piece is a control token like others: every byte has a piece of its own.
+        types = [CONTROL if kind == UNKNOWN else kind for kind in pieces.types]
+        return vars(pieces) | {
+            "names": list(pieces.names),
+            "types": types,
+            "merges": list(map(tuple, pieces.merges)),
+        }
     return write_model(checked(tokenizer.path, read_pieces(tokenizer)))

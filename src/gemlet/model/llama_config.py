@@ -19,7 +19,9 @@ from gemlet.model.families import Family
 from gemlet.model.keys import Keys
 from gemlet.ops.operations import frequencies
 
-_ROPE_FREQS = "rope_freqs"
+ROPE_FREQS = "rope_freqs"
+"""The tensor of a GGUF file that is no weight: what frequencies are divided by."""
+
 _MOST_DIVISORS = 1 << 12
 
 
@@ -102,7 +104,7 @@ def gguf_values(
 
 def take_rope_divisors(path: Path, tensors: dict[str, Tensor]) -> list[float]:
     """The divisors of the frequencies, removed from the tensors: Llama 3 files hold them as one."""
-    tensor = tensors.pop(_ROPE_FREQS, None)
+    tensor = tensors.pop(ROPE_FREQS, None)
     if tensor is None:
         return []
     if tensor.kind != "F32" or len(tensor.shape) != 1 or tensor.columns > _MOST_DIVISORS:
@@ -172,7 +174,7 @@ def _rope(keys: Keys, theta: float, head_dim: int) -> tuple[float, tuple[float, 
         keys.fail(stated[0], "contradicts rope_theta")
     kind = part.text("rope_type", part.get("type", "default"))
     if kind == "llama3":
-        divisors = _llama3_divisors(part, head_dim, own)
+        divisors = _stated_divisors(part, head_dim, own)
     elif kind == "linear":
         divisors = (part.number("factor"),) * (head_dim // 2)
     elif kind == "default":
@@ -184,21 +186,31 @@ def _rope(keys: Keys, theta: float, head_dim: int) -> tuple[float, tuple[float, 
     return own, divisors
 
 
-def _llama3_divisors(part: Keys, head_dim: int, theta: float) -> tuple[float, ...]:
-    """Long waves are slowed down by `factor`, short ones left alone, and those between slowed in part.
-
-    As transformers computes them, in float32: the divisors give back its frequencies to the last bit.
-    """
+def _stated_divisors(part: Keys, head_dim: int, theta: float) -> tuple[float, ...]:
     factor, low, high = (part.number(key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     if low >= high:
         part.fail("high_freq_factor", "must be larger than low_freq_factor")
-    trained = np.float32(part.integer("original_max_position_embeddings"))
+    trained = part.integer("original_max_position_embeddings")
+    return llama3_divisors(head_dim, theta, factor, low, high, trained)
+
+
+def llama3_divisors(
+    head_dim: int, theta: float, factor: float, low: float, high: float, trained: int
+) -> tuple[float, ...]:
+    """Long waves are slowed down by `factor`, short ones left alone, and those between slowed in part.
+
+    trained: the context that the model had before. low, high: how many waves of a length that is slowed down,
+    or left alone, fit into it. As transformers computes them, in float32: the divisors give back its
+    frequencies to the last bit.
+    """
     given = frequencies(head_dim, theta)
     wavelength: NDArray[np.float32] = np.float32(2 * pi) / given
     slowed = given / np.float32(factor)
-    share = (trained / wavelength - np.float32(low)) / np.float32(high - low)
+    share = (np.float32(trained) / wavelength - np.float32(low)) / np.float32(high - low)
     between = (1 - share) * slowed + share * given
     scaled = np.where(
-        wavelength > trained / low, slowed, np.where(wavelength < trained / high, given, between)
+        wavelength > np.float32(trained) / low,
+        slowed,
+        np.where(wavelength < np.float32(trained) / high, given, between),
     )
     return tuple((given.astype(np.float64) / scaled).tolist())

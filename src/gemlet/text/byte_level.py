@@ -92,9 +92,7 @@ class ByteLevelTokenizer(Tokenizer):
     @classmethod
     def from_source(cls, source: TokenizerSource, cache_dir: Any = None) -> ByteLevelTokenizer:
         """The tokenizer of a model. Raises ModelFileError naming file and field, MissingExtraError."""
-        pieces = _from_gguf(source) if source.kind == "gguf" else _from_json(source)
-        _check(source.path, pieces)
-        return cls(pieces)
+        return cls(read_byte_pieces(source))
 
     def encode(self, text: str, bos: bool = False) -> list[int]:
         """Token ids of a text, after one BOS if asked and if the model was made for one.
@@ -126,6 +124,13 @@ class ByteLevelTokenizer(Tokenizer):
         if self._types[token_id] == USER_DEFINED:
             return name.encode()
         return bytes(_BYTES[character] for character in name)
+
+
+def read_byte_pieces(source: TokenizerSource) -> Pieces:
+    """The vocabulary of a model's byte-level BPE, checked. Raises ModelFileError naming file and field."""
+    pieces = _from_gguf(source) if source.kind == "gguf" else _from_json(source)
+    _check(source.path, pieces)
+    return pieces
 
 
 def _encoder(pieces: Pieces, words: Words) -> Any:
@@ -217,36 +222,49 @@ def _from_json(source: TokenizerSource) -> Pieces:
     words = _words(path, document, model)
     names, types = _json_names(path, document, model)
     missing = range(len(names), source.rows or 0)  # rows of the embedding that are there for their number
-    names += [f"[PAD{i}]" for i in missing]  # as GGUF files call them
+    names += [padding_name(i) for i in missing]
     types += [UNUSED] * len(missing)
     merges = [_json_merge(path, merge) for merge in _list(path, "model.merges", model.get("merges"))]
     adds_bos = _adds_bos(path, document.get("post_processor"), names, source.bos_id)
     return Pieces(names, types, merges, words, source.bos_id, adds_bos)
 
 
+def padding_name(token_id: int) -> str:
+    """What GGUF files call a row of the embedding without a piece."""
+    return f"[PAD{token_id}]"
+
+
 def _words(path: str, document: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     for field in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(field) not in (None, "", 0, False):
             raise ModelFileError(path, f"model.{field}", f"is {str(model[field])[:40]!r}; not supported")
-    found = (
-        _without_offsets(document.get("pre_tokenizer")),
-        document.get("normalizer"),
-        model.get("ignore_merges") or False,
-    )
-    for name, words in WORDS.items():
-        if found == (_as_json(words), {"type": "NFC"} if words.nfc else None, words.whole):
+    found = {
+        "pre_tokenizer": document.get("pre_tokenizer"),
+        "normalizer": document.get("normalizer"),
+        "ignore_merges": model.get("ignore_merges") or False,
+    }
+    found = _without_offsets(found)
+    for name in WORDS:
+        if found == _without_offsets(words_json(name)):
             return name
     problem = f"cuts text in another way than {', '.join(WORDS)}, which are supported"
     raise ModelFileError(path, "pre_tokenizer", problem)
 
 
-def _as_json(words: Words) -> dict[str, Any]:
+def words_json(name: str) -> dict[str, Any]:
+    """How tokenizer.json states one of WORDS, `ignore_merges` being a part of its model."""
+    words = WORDS[name]
     split: dict[str, Any] = {"type": "Digits", "individual_digits": True}
     if words.pattern:
         pattern = {"Regex": words.pattern}
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": not words.pattern}
-    return {"type": "Sequence", "pretokenizers": [split, bytewise]}
+    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    bytewise["use_regex"] = not words.pattern
+    return {
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytewise]},
+        "normalizer": {"type": "NFC"} if words.nfc else None,
+        "ignore_merges": words.whole,
+    }
 
 
 def _without_offsets(value: Any) -> Any:

@@ -15,6 +15,7 @@ from gemlet.types import as_dict
 
 if TYPE_CHECKING:
     from gemlet.convert.export import Exported, Order
+    from gemlet.convert.logits import LogitCheck
 
 DESCRIPTION = (
     "Write a model as a GGUF file (llama.cpp, Ollama) or as a transformers folder (transformers, vLLM). "
@@ -131,16 +132,18 @@ def rows(result: Exported) -> list[tuple[str, str]]:
             ("check", f"every value; {result.format} logits were not computed: nothing here can do it")
         )
     else:
-        logits = result.logits
-        lines.append(
-            (
-                "check",
-                f"every value; {logits.program} on {logits.tokens} tokens: KL {logits.mean_kl:.2g} nats "
-                f"(limit {logits.limit:g}), first choice equal at {100 * logits.top1:.0f} %",
-            )
-        )
+        lines.append(("check", f"every value; {_compared(result.logits)}"))
+    if result.adapter_logits is not None:
+        lines.append(("adapter", f"every value; {_compared(result.adapter_logits)}"))
     lines += [("beside", Path(path).name) for path in result.files[1:]]
     return lines + [("note", line) for line in result.warnings]
+
+
+def _compared(logits: LogitCheck) -> str:
+    return (
+        f"{logits.program} on {logits.tokens} tokens: KL {logits.mean_kl:.2g} nats (limit {logits.limit:g}), "
+        f"first choice equal at {100 * logits.top1:.0f} %"
+    )
 
 
 def _changed(result: Exported) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemlet.convert.gguf_values import F32, STRING, Metadata, Value
-from gemlet.convert.gguf_writer import row_order, write_tensors
+from gemlet.convert.gguf_writer import Check, row_order, write_tensors
 from gemlet.convert.merge import folded
 from gemlet.convert.staging import staged
 from gemlet.convert.tensors import OutputTensor, Progress, Rows, encoded
@@ -22,12 +22,19 @@ from gemlet.model.sources import Source
 
 
 def write_adapter_gguf(
-    path: Path, source: Source, adapter: AdapterFile, *, force: bool = False, progress: Progress | None = None
+    path: Path,
+    source: Source,
+    adapter: AdapterFile,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    also: Check = lambda stage: None,
 ) -> int:
-    """Write the adapter for llama.cpp's `--lora`; returns its bytes.
+    """Write the adapter for llama.cpp's `--lora`; returns its bytes. also: looks at it before it is named.
 
-    Matrices are float32. llama.cpp multiplies by alpha over a module's rank, or by one where alpha is 0: the
-    scale is a part of `lora_b`, so that modules may have different ones.
+    Matrices are float32, their rows as the family's GGUF files order them. llama.cpp multiplies by alpha over
+    a module's rank, or by one where alpha is 0: the scale is a part of `lora_b`, so that modules may have
+    different ones.
     """
     family = FAMILIES[source.config.family]
     metadata: Metadata = {
@@ -54,6 +61,7 @@ def write_adapter_gguf(
         for name, values in meant.items():
             if not np.array_equal(dequantize(found[name]), values):
                 raise ExportFaultError(f"{name} is not what was meant")
+        also(stage)
 
     return write_tensors(path, metadata, tensors, adapter.path, force=force, progress=progress, check=check)
 

@@ -19,16 +19,18 @@ from gemlet.convert.logits import (
     TEXT,
     Computed,
     LogitCheck,
+    adapter_limit,
     compare,
     expected_logits,
     has_llama_cpp,
     limit_of,
     llama_cpp_logits,
+    mean_divergence,
 )
 from gemlet.convert.merge import merged_values
 from gemlet.convert.staging import check_target
 from gemlet.convert.tensors import OutputTensor, Progress, Rows, encoded, values_of
-from gemlet.convert.terms import Origin, terms_files, write_beside
+from gemlet.convert.terms import Origin, licence_card, terms_files, write_beside
 from gemlet.convert.verify import TensorError, verify
 from gemlet.errors import InvalidRequestError
 from gemlet.formats.encode import BLOCK_KINDS, ENCODED_KINDS, FLOAT_KINDS
@@ -73,7 +75,8 @@ class Exported:
     """What was written. `kinds`: tensors of each kind. `copied`: tensors that are as they were stored.
 
     `errors`: of the others, and `loss` of them together; empty and None where nothing was checked. `logits`:
-    None where no program was there that computes them. `files`: all that was written, the model first.
+    None where no program was there that computes them; `adapter_logits`: of an adapter that is a file of its
+    own, beside the model. `files`: all that was written, the model first.
     """
 
     path: str
@@ -88,6 +91,7 @@ class Exported:
     corrections: tuple[str, ...]
     warnings: tuple[str, ...]
     files: tuple[str, ...]
+    adapter_logits: LogitCheck | None = None
 
 
 def export(
@@ -122,9 +126,9 @@ def export(
     job = _Job(source, order, kind, merged, origin, say)
     result = job.gguf(progress) if order.format == "gguf" else job.folder(progress)
     if low_rank is not None and order.apart:
-        write = write_adapter_gguf if order.format == "gguf" else copy_adapter
-        write(second, source, low_rank, force=order.force)
-        result = replace(result, files=(*result.files, str(second)))
+        alone = None if result.logits is None else result.logits.mean_kl
+        logits = job.adapter_apart(second, low_rank, alone)
+        result = replace(result, files=(*result.files, str(second)), adapter_logits=logits)
     return result
 
 
@@ -225,7 +229,7 @@ class _Job:
             self.source,
             kind,
             self.merged,
-            others=terms_files(self.source, self.origin, self.changes(planned)),
+            others=terms_files(self.source, self.origin, self.changes(planned)) | licence_card(self.source),
             force=self.order.force,
             progress=progress,
             check=check,
@@ -256,6 +260,28 @@ class _Job:
         ids, logits = expected_logits(self.source, self.adapter)
         limit = limit_of({error.name: error.kind for error in errors})
         return errors, compare(self.source, program(stage), ids, logits, limit)
+
+    def adapter_apart(self, path: Path, adapter: AdapterFile, alone: float | None) -> LogitCheck | None:
+        """Write the adapter, and compute a text with it beside the model that was written.
+
+        alone: the mean KL divergence that the model showed without it; None where nothing computes it.
+        """
+        if self.order.format == "transformers":
+            copy_adapter(path, self.source, adapter, force=self.order.force)
+            return None
+        found: list[LogitCheck] = []
+
+        def also(stage: Path) -> None:
+            if alone is None:
+                return
+            self.say("computing a short text with the adapter")
+            ids, logits = expected_logits(self.source, adapter)
+            limit = adapter_limit(alone, mean_divergence(logits, expected_logits(self.source, None)[1]))
+            computed = llama_cpp_logits(self.order.output, stage)
+            found.append(compare(self.source, computed, ids, logits, limit))
+
+        write_adapter_gguf(path, self.source, adapter, force=self.order.force, also=also)
+        return found[0] if found else None
 
     def changes(self, written: Written) -> list[str]:
         """What MODIFICATIONS and the manifest say was done."""

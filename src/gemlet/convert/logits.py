@@ -102,7 +102,7 @@ def compare(
         )
     if not np.isfinite(computed.logits).all():
         raise ExportFaultError(f"{computed.program} computes values that are not finite")
-    kl = float(np.mean([_divergence(p, q) for p, q in zip(logits, computed.logits, strict=True)]))
+    kl = mean_divergence(logits, computed.logits)
     top1 = float(np.mean(logits.argmax(-1) == computed.logits.argmax(-1)))
     if not kl <= limit:
         raise ExportFaultError(
@@ -114,6 +114,11 @@ def compare(
 def _first_difference(found: Sequence[int], wanted: Sequence[int]) -> str:
     at = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), len(wanted))
     return f"{list(found[at : at + 4])} at token {at}, where {list(wanted[at : at + 4])} is meant"
+
+
+def mean_divergence(expected: Float32, found: Float32) -> float:
+    """Mean KL divergence of logits [tokens, vocab] from the expected ones, in nats a token."""
+    return float(np.mean([_divergence(p, q) for p, q in zip(expected, found, strict=True)]))
 
 
 def _divergence(expected: Float32, found: Float32) -> float:
@@ -132,6 +137,15 @@ def limit_of(kinds: Mapping[str, str]) -> float:
     return max(LIMITS.get(kind, LIMITS["Q8_0"]) for kind in kinds.values())
 
 
+def adapter_limit(alone: float, effect: float) -> float:
+    """The limit for an adapter of its own: twice what the model shows without it, and 2 % of what it changes.
+
+    A random adapter of rank 4 on the 270M changes 4.3 nats and shows 0.041, 0.009 without; on SmolLM2 0.14,
+    0.0041 and 0.0038.
+    """
+    return 2 * alone + 0.02 * effect
+
+
 def has_llama_cpp() -> bool:
     """Whether llama-cpp-python is installed."""
     return importlib.util.find_spec("llama_cpp") is not None
@@ -140,8 +154,8 @@ def has_llama_cpp() -> bool:
 _silence: Any = None
 
 
-def llama_cpp_logits(path: Path, context: int = 512) -> Computed:
-    """What llama.cpp computes from a GGUF file.
+def llama_cpp_logits(path: Path, adapter: Path | None = None, *, context: int = 512) -> Computed:
+    """What llama.cpp computes from a GGUF file, with an adapter of its own format beside it.
 
     Raises ExportFaultError where it does not open the file.
     """
@@ -151,8 +165,9 @@ def llama_cpp_logits(path: Path, context: int = 512) -> Computed:
         _silence = package.llama_log_callback(lambda level, text, data: None)
         package.llama_log_set(_silence, ctypes.c_void_p(0))
     size = {"n_ctx": context, "n_batch": context, "n_threads": threads().count}
+    lora = None if adapter is None else str(adapter)
     try:
-        model = package.Llama(str(path), logits_all=True, verbose=False, **size)
+        model = package.Llama(str(path), lora_path=lora, logits_all=True, verbose=False, **size)
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ExportFaultError(f"llama.cpp does not open the file: {error}") from None
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gemlet.convert.staging import staged
 from gemlet.formats.files import map_file
 from gemlet.model.families import FAMILIES
+from gemlet.model.folder_source import CARD
 from gemlet.model.sources import Source
 from gemlet.provenance.licences import Licence, find_licence
 from gemlet.version import __version__
@@ -54,6 +55,16 @@ def terms_files(source: Source, origin: Origin, changes: Iterable[str]) -> dict[
     files[MODIFICATIONS] = _modifications(origin, changes)
     contents = {name: text.encode() for name, text in files.items()}
     return contents | _copied(source, contents)
+
+
+def licence_card(source: Source) -> dict[str, bytes]:
+    """README.md, the only file of a folder that can state a licence; nothing where the family says it all."""
+    licence = source.facts.licence
+    if not licence or licence == FAMILIES[source.config.family].licence:
+        return {}
+    return {
+        CARD: f"---\nlicense: {licence}\n---\n\nSee {MODIFICATIONS} for what this was made from.\n".encode()
+    }
 
 
 def _agreement(licence: Licence) -> str:

@@ -1,6 +1,7 @@
-"""What exports of the real 270M compute in the programs they are for, against float32 on the same weights.
+"""What exports compute in the programs they are for, against float32 on the same weights.
 
-Usage: export.py [--tokens 256]
+Usage: export.py [--model FILE] [--tokens 256]
+The model is the real 270M, or another GGUF file of a Gemma 3 or of a Llama with tied embeddings.
 The oracle is transformers in float32 on the source's dequantised weights. GGUF files are computed by
 llama.cpp, folders by transformers in float32; also the source itself, and files with a seeded fault. Measured
 at every position of three texts: mean KL divergence in nats, how often the likeliest token is the same, and
@@ -34,6 +35,7 @@ from gemlet.store.settings import cache_dir
 from results_file import write_result
 from tests.parity.oracle import Float32, Oracle, fidelity, rounding_tolerance
 from tests.parity.real import TEXTS, Real
+from tests.parity.smollm2 import LlamaOracle
 
 Steps = Callable[[Sequence[int]], Iterator[tuple[slice, Float32]]]
 TYPES = (None, "F32", "BF16", "F16", "Q8_0", "Q4_0")
@@ -75,9 +77,7 @@ def faults(source: Source) -> dict[str, dict[str, OutputTensor]]:
     }
 
 
-def measure(
-    name: str, steps: Steps, oracle: Oracle, texts: dict[str, list[int]], size: int
-) -> dict[str, Any]:
+def measure(name: str, steps: Steps, oracle: Any, texts: dict[str, list[int]], size: int) -> dict[str, Any]:
     row: dict[str, Any] = {"export": name, "bytes": size}
     found = [fidelity(steps(ids), oracle, ids) for ids in texts.values()]
     row["mean_kl"] = float(np.mean([each.mean_kl for each in found]))
@@ -87,7 +87,7 @@ def measure(
     return row
 
 
-def worst(steps: Steps, oracle: Oracle, real: Real, texts: dict[str, list[int]]) -> dict[str, float]:
+def worst(steps: Steps, oracle: Any, real: Real, texts: dict[str, list[int]]) -> dict[str, float]:
     """The largest difference of a logit, and what float32 allows."""
     differences, allowed = [], []
     for ids in texts.values():
@@ -108,9 +108,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tokens", type=int, default=256, help="of each of the three texts")
-    tokens = parser.parse_args().tokens
-    real = Real(cache_dir())
-    oracle, source = Oracle.of_gguf(real.path), open_source(real.path)
+    parser.add_argument("--model", type=Path)
+    args = parser.parse_args()
+    tokens, real = args.tokens, Real(cache_dir(), args.model)
+    source = open_source(real.path)
+    oracle: Any = LlamaOracle(real.path) if real.config.family == "llama" else Oracle.of_gguf(real.path)
     texts = {name: real.ids(name, tokens) for name in TEXTS}
     rows = [measure("source", of_gguf(real.path, tokens), oracle, texts, real.path.stat().st_size)]
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +130,12 @@ def main() -> None:
             row = measure(f"transformers {kind.lower()}", steps, oracle, texts, written.nbytes)
             rows.append(row | (worst(steps, oracle, real, texts) if kind == "F32" else {}))
     packages = ("torch", "transformers", "gguf", "llama-cpp-python")
-    print(write_result("export", rows, models=[real.path], packages=packages, settings={"tokens": tokens}))
+    suffix = f"-{args.model.stem.lower().translate({46: 45, 95: 45})}" if args.model else ""
+    print(
+        write_result(
+            "export" + suffix, rows, models=[real.path], packages=packages, settings={"tokens": tokens}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""How well a model does a demonstration's task, with Wilson intervals, into benchmarks/results/.
+
+    python -m benchmarks.tune.score intents -m embedded --shots 12
+    python -m benchmarks.tune.score intents -m embedded --shots 12 --nearest
+    python -m benchmarks.tune.score intents -m embedded+.cache/tune/intents-adapter
+
+--shots shows the model examples of the training data: the same ones each time, or with --nearest those whose
+questions share most words with the one asked. Answers are greedy. Each is also written to --answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import gemlet
+from benchmarks.results_file import write_result
+from benchmarks.tune import intents
+from benchmarks.tune.answers import Frame, ask, nearest
+from benchmarks.tune.data_files import read_lines, scored_path, write_lines
+from gemlet.statistics.intervals import wilson
+from gemlet.store.references import resolve
+
+DATA = Path(".cache/tune")
+
+Verdict = Mapping[str, bool]
+"""What holds of an answer, by the measure's name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """`judge`: the row asked and the answer. `groups`: measured apart, from a row; the limit is of questions."""
+
+    frame: Frame
+    judge: Callable[[Mapping[str, Any], str], Verdict]
+    groups: Callable[[Mapping[str, Any]], Sequence[str]]
+    max_tokens: int
+    limit: int
+    example_length: int = 10**9
+
+
+def judge_intent(row: Mapping[str, Any], answer: str) -> Verdict:
+    """Exact: the same intent and slots. JSON: an object with an intent and slots at all."""
+    known = json.loads(row["messages"][-1]["content"])
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        said = None
+    shaped = isinstance(said, dict) and set(said) == {"intent", "slots"}
+    return {"exact": said == known, "intent": shaped and said["intent"] == known["intent"], "JSON": shaped}
+
+
+def intent_groups(row: Mapping[str, Any]) -> list[str]:
+    shape = "new shape" if row["new_shape"] else "near-copy"
+    return [shape, "new values" if row["new_values"] else "seen values"]
+
+
+TASKS = {
+    "intents": Task(
+        Frame("Voice commands for a home, and what they mean in JSON.", "Command: ", "JSON: ", ("\n",)),
+        judge_intent,
+        intent_groups,
+        max_tokens=96,
+        limit=300,
+    ),
+}
+
+
+def main() -> None:
+    args = _arguments()
+    task, folder = TASKS[args.task], args.data or DATA / args.task
+    rows = read_lines(scored_path(folder))[: args.limit or task.limit]
+    questions = [row["messages"][:-1] for row in rows]
+    known = [row["messages"] for row in read_lines(folder / "train.jsonl")] if args.shots else []
+    shots = choose_shots(task, known, questions, args.shots, args.nearest, args.seed)
+    with gemlet.load(args.model, threads=args.threads, draft=False) as model:
+        begun = time.monotonic()
+        answers = ask(model, questions, shots, task.frame, task.max_tokens)
+        seconds = time.monotonic() - begun
+    verdicts = [task.judge(row, answer) for row, answer in zip(rows, answers, strict=True)]
+    lines = measure(task, rows, verdicts)
+    for line in lines:
+        print(
+            f"{line['group']:12} {line['measure']:20} {line['share']:.3f} "
+            f"({line['low']:.3f} to {line['high']:.3f}), n {line['n']}"
+        )
+    if args.answers:
+        pairs = zip(rows, answers, verdicts, strict=True)
+        write_lines(args.answers, [{**row, "answer": text, **verdict} for row, text, verdict in pairs])
+    base = resolve(args.model)
+    files = [base.path] + ([base.adapter / "adapter_model.safetensors"] if base.adapter else [])
+    settings = {
+        "shots": args.shots,
+        "nearest": args.nearest,
+        "max_tokens": task.max_tokens,
+        "seed": args.seed,
+    }
+    settings |= {"candidate": args.name or Path(args.model).name, "seconds": round(seconds, 1)}
+    print(write_result(f"tune-{args.task}-{args.name}", lines, models=files, settings=settings))
+
+
+def choose_shots(
+    task: Task, known: list[Any], questions: Sequence[Any], count: int, near: bool, seed: int
+) -> list[list[Any]]:
+    """The examples before each question."""
+    short = [one for one in known if sum(len(turn["content"]) for turn in one) <= task.example_length]
+    if near:
+        return [nearest(question[-1]["content"], short, count) for question in questions]
+    same = Random(seed).sample(short, count) if count else []
+    return [same] * len(questions)
+
+
+def measure(
+    task: Task, rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict]
+) -> list[dict[str, Any]]:
+    """The share of each measure, over all rows and each group of them."""
+    members: dict[str, list[Verdict]] = {"all": []}
+    for row, verdict in zip(rows, verdicts, strict=True):
+        for group in ("all", *task.groups(row)):
+            members.setdefault(group, []).append(verdict)
+    lines = []
+    for group, them in members.items():
+        for name in them[0]:
+            share = wilson(sum(one[name] for one in them), len(them))
+            ends = {"share": share.estimate, "low": share.low, "high": share.high}
+            lines.append({"group": group, "measure": name, **ends, "n": len(them)})
+    return lines
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=sorted(TASKS))
+    parser.add_argument(
+        "-m", "--model", required=True, help="a model reference, MODEL+ADAPTER for a tuned one"
+    )
+    parser.add_argument("--name", required=True, help="what the candidate is called in the result")
+    parser.add_argument("--data", type=Path, help="the folder that the data were made in (.cache/tune/TASK)")
+    parser.add_argument("--shots", type=int, default=0, help="examples before the question (default: none)")
+    parser.add_argument("--nearest", action="store_true", help="the nearest examples, for each question")
+    parser.add_argument("--limit", type=int, help="questions asked (default: the task's)")
+    parser.add_argument("--threads", type=int, help="threads of the engine")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of examples")
+    parser.add_argument("--answers", type=Path, help="write every answer and what holds of it, as JSON lines")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

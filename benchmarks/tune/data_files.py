@@ -14,7 +14,7 @@ IN_REPORT = 100
 
 
 def write_data(folder: Path, lines: Mapping[str, Sequence[Row]]) -> None:
-    """FOLDER/{train,valid,test}.jsonl with nothing but `messages`, and FOLDER-test.jsonl with all that is known."""
+    """FOLDER/{train,valid,test}.jsonl: nothing but `messages`. FOLDER-test.jsonl: all that is known."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in lines.items():
         shown = rows[:IN_REPORT] if name == "test" else rows

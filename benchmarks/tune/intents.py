@@ -2,11 +2,11 @@
 
     python -m benchmarks.tune.intents -o .cache/tune/intents
 
-Writes train, valid and test.jsonl for `gemlet tune`: `messages` of a command and its answer, compact JSON. The
-splits share no template, and no training template can give a command of the test. Beside the folder,
-intents-test.jsonl is what `benchmarks.tune.score` asks; its lines also say whether their template has a new shape
-(which differs from every training template's by more than its lists and units) and whether their values are new.
-Names of rooms and devices are ours; the templates are Apache-2.0.
+Writes train, valid and test.jsonl for `gemlet tune`: `messages` of a command and its answer, compact JSON.
+The splits share no template, and no training template can give a command of the test. Beside the folder,
+intents-test.jsonl is what `benchmarks.tune.score` asks; its lines also say whether their template has a new
+shape (which differs from every training template's by more than its lists and units) and whether their values
+are new. Names of rooms and devices are ours; the templates are Apache-2.0.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from random import Random
 from typing import Any
 
 from benchmarks.tune.data_files import write_data
-from benchmarks.tune.home_values import AREAS, FLOORS, NAMES, WILDCARDS, shared
 from benchmarks.tune.sentences import Grammar, Part, Value, parse
 
 PACKAGE = "home-assistant-intents==2026.10.27"
 TEMPLATES = 862
 """What that version holds in English; another number means another version."""
+
+HOME = Path(__file__).with_name("home.json")
+"""Rooms, devices, lists and titles of a made-up home. The last third of each list is kept for the test half
+whose commands speak of nothing seen in training."""
 
 _AGREES_NOT = re.compile(
     r"\b(1 (hour|minute|second)s|([02-9]|\d\d+) (hour|minute|second)|1/2 .*s|half .*s)\b"
@@ -38,7 +41,7 @@ _AGREES_NOT = re.compile(
 
 @dataclass(frozen=True)
 class Template:
-    """A sentence template, what it means, the slots that are the same for all its sentences, and its domain."""
+    """A sentence template, its intent, slots that all its sentences have, and the domains of its device."""
 
     text: str
     intent: str
@@ -96,17 +99,11 @@ def lists_of(document: Mapping[str, Any], which: str) -> dict[str, list[Value]]:
             numbers = range(span["from"], span["to"] + 1, span.get("step", 1))
             sign = span.get("multiplier", 1)
             lists[name] = [Value(str(number), number * sign) for number in numbers]
-    ours = {"area": AREAS, "floor": FLOORS} | {f"name:{name}": _words(text) for name, text in NAMES.items()}
-    ours |= {name: _words(text) for name, text in WILDCARDS.items()}
-    for name, values in ours.items():
-        seen, new = shared(values)
-        chosen = {"seen": seen, "new": new, "all": values}[which]
+    for name, values in json.loads(HOME.read_text()).items():
+        seen = len(values) - len(values) // 3
+        chosen = {"seen": values[:seen], "new": values[seen:], "all": values}[which]
         lists[name] = [Value(value, value) for value in chosen]
     return lists
-
-
-def _words(text: str) -> list[str]:
-    return text.split(", ")
 
 
 def grammar_for(template: Template, rules: Mapping[str, Part], lists: Mapping[str, list[Value]]) -> Grammar:
@@ -142,7 +139,7 @@ def draw(
 
 
 def build(document: Mapping[str, Any], each: Mapping[str, int], seed: int) -> dict[str, list[dict[str, Any]]]:
-    """The three splits' lines. Commands that could mean two things, or that training could give, are left out."""
+    """The splits' lines, without commands that could mean two things or that training could give."""
     random = Random(seed)
     rules = {name: parse(text) for name, text in document["expansion_rules"].items()}
     parts = split(read_templates(document), random)

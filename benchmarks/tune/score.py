@@ -21,7 +21,6 @@ from typing import Any
 
 import gemlet
 from benchmarks.results_file import write_result
-from benchmarks.tune import intents
 from benchmarks.tune.answers import Frame, ask, nearest
 from benchmarks.tune.data_files import read_lines, scored_path, write_lines
 from gemlet.statistics.intervals import wilson
@@ -29,20 +28,25 @@ from gemlet.store.references import resolve
 
 DATA = Path(".cache/tune")
 
+Rows = Sequence[Mapping[str, Any]]
 Verdict = Mapping[str, bool]
 """What holds of an answer, by the measure's name."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """`judge`: the row asked and the answer. `groups`: measured apart, from a row; the limit is of questions."""
+    """`judge`: of rows and their answers. `groups`: what a row is measured with. `limit`: questions."""
 
     frame: Frame
-    judge: Callable[[Mapping[str, Any], str], Verdict]
+    judge: Callable[[Rows, Sequence[str]], list[Verdict]]
     groups: Callable[[Mapping[str, Any]], Sequence[str]]
     max_tokens: int
     limit: int
     example_length: int = 10**9
+
+
+def judge_intents(rows: Rows, answers: Sequence[str]) -> list[Verdict]:
+    return [judge_intent(row, answer) for row, answer in zip(rows, answers, strict=True)]
 
 
 def judge_intent(row: Mapping[str, Any], answer: str) -> Verdict:
@@ -64,7 +68,7 @@ def intent_groups(row: Mapping[str, Any]) -> list[str]:
 TASKS = {
     "intents": Task(
         Frame("Voice commands for a home, and what they mean in JSON.", "Command: ", "JSON: ", ("\n",)),
-        judge_intent,
+        judge_intents,
         intent_groups,
         max_tokens=96,
         limit=300,
@@ -83,7 +87,7 @@ def main() -> None:
         begun = time.monotonic()
         answers = ask(model, questions, shots, task.frame, task.max_tokens)
         seconds = time.monotonic() - begun
-    verdicts = [task.judge(row, answer) for row, answer in zip(rows, answers, strict=True)]
+    verdicts = task.judge(rows, answers)
     lines = measure(task, rows, verdicts)
     for line in lines:
         print(

@@ -1,4 +1,4 @@
-"""Sentence templates: alternatives, optional parts, parts in any order, rules and lists, as random sentences.
+"""Sentence templates (alternatives, options, any order, rules, lists) as random sentences.
 
 `(a|b)` one of, `[a|b]` one of or nothing, `(a;b)` all in any order, `<rule>` a named template, `{list:slot}` a
 value of a list that fills a slot (`{list}`: of the same name).

@@ -11,9 +11,8 @@ questions share most words with the one asked. Answers are greedy. Each is also 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,14 +22,11 @@ import gemlet
 from benchmarks.results_file import write_result
 from benchmarks.tune.answers import Frame, ask, nearest
 from benchmarks.tune.data_files import read_lines, scored_path, write_lines
+from benchmarks.tune.judges import Row, Verdict, fix_groups, intent_groups, judge_fixes, judge_intents
 from gemlet.statistics.intervals import wilson
 from gemlet.store.references import resolve
 
 DATA = Path(".cache/tune")
-
-Rows = Sequence[Mapping[str, Any]]
-Verdict = Mapping[str, bool]
-"""What holds of an answer, by the measure's name."""
 
 
 @dataclass(frozen=True)
@@ -38,31 +34,11 @@ class Task:
     """`judge`: of rows and their answers. `groups`: what a row is measured with. `limit`: questions."""
 
     frame: Frame
-    judge: Callable[[Rows, Sequence[str]], list[Verdict]]
-    groups: Callable[[Mapping[str, Any]], Sequence[str]]
+    judge: Callable[[Sequence[Row], Sequence[str]], list[Verdict]]
+    groups: Callable[[Row], Sequence[str]]
     max_tokens: int
     limit: int
     example_length: int = 10**9
-
-
-def judge_intents(rows: Rows, answers: Sequence[str]) -> list[Verdict]:
-    return [judge_intent(row, answer) for row, answer in zip(rows, answers, strict=True)]
-
-
-def judge_intent(row: Mapping[str, Any], answer: str) -> Verdict:
-    """Exact: the same intent and slots. JSON: an object with an intent and slots at all."""
-    known = json.loads(row["messages"][-1]["content"])
-    try:
-        said = json.loads(answer)
-    except ValueError:
-        said = None
-    shaped = isinstance(said, dict) and set(said) == {"intent", "slots"}
-    return {"exact": said == known, "intent": shaped and said["intent"] == known["intent"], "JSON": shaped}
-
-
-def intent_groups(row: Mapping[str, Any]) -> list[str]:
-    shape = "new shape" if row["new_shape"] else "near-copy"
-    return [shape, "new values" if row["new_values"] else "seen values"]
 
 
 TASKS = {
@@ -72,6 +48,14 @@ TASKS = {
         intent_groups,
         max_tokens=96,
         limit=300,
+    ),
+    "lint": Task(
+        Frame("Python that ruff complains of, and the fix.", "### Problem\n", "### Fixed\n", ("###",)),
+        judge_fixes,
+        fix_groups,
+        max_tokens=384,
+        limit=150,
+        example_length=600,
     ),
 }
 
@@ -120,9 +104,7 @@ def choose_shots(
     return [same] * len(questions)
 
 
-def measure(
-    task: Task, rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict]
-) -> list[dict[str, Any]]:
+def measure(task: Task, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """The share of each measure, over all rows and each group of them."""
     members: dict[str, list[Verdict]] = {"all": []}
     for row, verdict in zip(rows, verdicts, strict=True):

@@ -1,7 +1,7 @@
 """Sentence templates (alternatives, options, any order, rules, lists) as random sentences.
 
-`(a|b)` one of, `[a|b]` one of or nothing, `(a;b)` all in any order, `<rule>` a named template, `{list:slot}` a
-value of a list that fills a slot (`{list}`: of the same name).
+`(a|b)` one of, `[a|b]` one of or nothing, `(a;b)` all in any order, `<rule>` a named template, `{list:slot}`
+a value of a list that fills a slot (`{list}`: of the same name).
 """
 
 from __future__ import annotations

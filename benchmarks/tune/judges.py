@@ -1,0 +1,67 @@
+"""What holds of the answers to each demonstration's questions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.tune.lint_check import findings, parses, passes, same_code
+
+Row = Mapping[str, Any]
+Verdict = Mapping[str, bool]
+"""By the measure's name."""
+
+_FENCE = re.compile(r"```\w*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def judge_intents(rows: Sequence[Row], answers: Sequence[str]) -> list[Verdict]:
+    return [judge_intent(row, answer) for row, answer in zip(rows, answers, strict=True)]
+
+
+def judge_intent(row: Row, answer: str) -> Verdict:
+    """Exact: the same intent and slots. JSON: an object with an intent and slots at all."""
+    known = json.loads(row["messages"][-1]["content"])
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        said = None
+    shaped = isinstance(said, dict) and set(said) == {"intent", "slots"}
+    return {"exact": said == known, "intent": shaped and said["intent"] == known["intent"], "JSON": shaped}
+
+
+def intent_groups(row: Row) -> list[str]:
+    shape = "new shape" if row["new_shape"] else "near-copy"
+    return [shape, "new values" if row["new_values"] else "seen values"]
+
+
+def without_fence(answer: str) -> str:
+    """The code of an answer: what its first fence holds, if it has one."""
+    found = _FENCE.search(answer)
+    return (found.group(1) if found else answer).strip("\n")
+
+
+def judge_fixes(rows: Sequence[Row], answers: Sequence[str]) -> list[Verdict]:
+    """`ruff passes` can be had by deleting code; `fixed` asks besides for the code of the known fix."""
+    verdicts: dict[int, Verdict] = {}
+    for suffix in sorted({row["suffix"] for row in rows}):
+        places = [i for i, row in enumerate(rows) if row["suffix"] == suffix]
+        texts = [without_fence(answers[i]) for i in places]
+        before = findings([rows[i]["bad"] for i in places], suffix=suffix)
+        after = findings(texts, suffix=suffix)
+        for i, text, old, new in zip(places, texts, before, after, strict=True):
+            clean = parses(text) and passes(rows[i]["code"], old, new)
+            same = same_code(text, rows[i]["messages"][-1]["content"])
+            verdicts[i] = {
+                "fixed": clean and same,
+                "ruff passes": clean,
+                "as the known fix": same,
+                "parses": parses(text),
+                "unchanged": text.strip() == rows[i]["bad"].strip(),
+            }
+    return [verdicts[i] for i in range(len(rows))]
+
+
+def fix_groups(row: Row) -> list[str]:
+    return ["ruff can fix" if row["fixable"] else "ruff cannot fix"]

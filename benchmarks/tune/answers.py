@@ -17,6 +17,14 @@ TOGETHER = 8
 
 
 @dataclass(frozen=True)
+class Answer:
+    """`stopped`: the model ended it itself."""
+
+    text: str
+    stopped: bool
+
+
+@dataclass(frozen=True)
 class Frame:
     """How examples are written for a model without a chat format. `stop` ends its answer."""
 
@@ -37,21 +45,23 @@ def ask(
     shots: Sequence[Sequence[Messages]],
     frame: Frame,
     max_tokens: int,
-) -> list[str]:
+) -> list[Answer]:
     """The greedy answer to each conversation, `shots[i]` shown before the i-th.
 
     Chat models see shots as earlier turns; a model without a chat format continues `frame`, if there are any.
     """
     options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
 
-    def one(index: int) -> str:
+    def one(index: int) -> Answer:
         messages, before = questions[index], shots[index]
         if before and not model.has_chat_format:
             prompt = frame.prompt(before, messages[-1]["content"])
-            return model.generate(prompt, stop=frame.stop, **options).text.strip()
+            done = model.generate(prompt, stop=frame.stop, **options)
+            return Answer(done.text.strip(), done.finish_reason == "stop")
         head = [{"role": "system", "content": frame.task}] if before and frame.task else []
         turns = [turn for shot in before for turn in shot]
-        return model.chat([*head, *turns, *messages], **options).text.strip()
+        done = model.chat([*head, *turns, *messages], **options)
+        return Answer(done.text.strip(), done.finish_reason == "stop")
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         return list(pool.map(one, range(len(questions))))

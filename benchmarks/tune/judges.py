@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.tune.answers import Answer
 from benchmarks.tune.lint_check import findings, parses, passes, same_code
 
 Row = Mapping[str, Any]
@@ -16,8 +17,8 @@ Verdict = Mapping[str, bool]
 _FENCE = re.compile(r"```\w*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-def judge_intents(rows: Sequence[Row], answers: Sequence[str]) -> list[Verdict]:
-    return [judge_intent(row, answer) for row, answer in zip(rows, answers, strict=True)]
+def judge_intents(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Verdict]:
+    return [judge_intent(row, answer.text) for row, answer in zip(rows, answers, strict=True)]
 
 
 def judge_intent(row: Row, answer: str) -> Verdict:
@@ -42,12 +43,12 @@ def without_fence(answer: str) -> str:
     return (found.group(1) if found else answer).strip("\n")
 
 
-def judge_fixes(rows: Sequence[Row], answers: Sequence[str]) -> list[Verdict]:
+def judge_fixes(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Verdict]:
     """`ruff passes` can be had by deleting code; `fixed` asks besides for the code of the known fix."""
     verdicts: dict[int, Verdict] = {}
     for suffix in sorted({row["suffix"] for row in rows}):
         places = [i for i, row in enumerate(rows) if row["suffix"] == suffix]
-        texts = [without_fence(answers[i]) for i in places]
+        texts = [without_fence(answers[i].text) for i in places]
         before = findings([rows[i]["bad"] for i in places], suffix=suffix)
         after = findings(texts, suffix=suffix)
         for i, text, old, new in zip(places, texts, before, after, strict=True):
@@ -65,3 +66,37 @@ def judge_fixes(rows: Sequence[Row], answers: Sequence[str]) -> list[Verdict]:
 
 def fix_groups(row: Row) -> list[str]:
     return ["ruff can fix" if row["fixable"] else "ruff cannot fix"]
+
+
+def judge_chats(rows: Sequence[Row], answers: Sequence[Answer]) -> list[Verdict]:
+    """`content`: says what it must. `right`: also no longer than asked, and ended by the model itself."""
+    verdicts = []
+    for row, answer in zip(rows, answers, strict=True):
+        content = says(row, answer.text)
+        short = len(answer.text.split()) <= row.get("max_words", 150)
+        verdicts.append(
+            {"right": content and short and answer.stopped, "content": content, "stops": answer.stopped}
+        )
+    return verdicts
+
+
+def says(row: Row, text: str) -> bool:
+    """Whether an answer meets a prompt's checks.
+
+    `any`: one of these stands in it, as the beginning of a word; `none`: none of these; `at_least`: how many
+    `of` these; `regex`: is found.
+    """
+    return (
+        ("any" not in row or any(_mentions(text, one) for one in row["any"]))
+        and not any(_mentions(text, one) for one in row.get("none", ()))
+        and sum(_mentions(text, one) for one in row.get("of", ())) >= row.get("at_least", 0)
+        and ("regex" not in row or re.search(row["regex"], text) is not None)
+    )
+
+
+def _mentions(text: str, what: str) -> bool:
+    return re.search(r"(?<!\w)" + re.escape(what), text, re.IGNORECASE) is not None
+
+
+def chat_groups(row: Row) -> list[str]:
+    return [row["category"]]

@@ -142,7 +142,7 @@ def renamed(fix: Fix, random: Random) -> Fix | None:
     own = {name for name in bound_names(trees[0]) & bound_names(trees[1]) if name not in fixed}
     loose = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own |= {name for name in loose if name in ("foo", "bar", "baz", "x", "y", "z", "a", "b", "c", "i", "n")}
-    own = {name for name in own - fixed if not name.startswith("_") and not name.isupper()}
+    own = {name for name in own - fixed - {"self", "cls"} if name[0] != "_" and not name.isupper()}
     if not own:
         return None
     lower, capitals = _LOWER.split(), _CAPITALS.split()

@@ -1,8 +1,8 @@
 """How well a model does a demonstration's task, with Wilson intervals, into benchmarks/results/.
 
-    python -m benchmarks.tune.score intents -m embedded --shots 12
-    python -m benchmarks.tune.score intents -m embedded --shots 12 --nearest
-    python -m benchmarks.tune.score intents -m embedded+.cache/tune/intents-adapter
+    python -m benchmarks.tune.score intents -m embedded --name base-few-shot --shots 12
+    python -m benchmarks.tune.score intents -m embedded+.cache/tune/intents-adapter --name tuned
+    python -m benchmarks.tune.score chat -m embedded --name base-frame
 
 --shots shows the model examples of the training data: the same ones each time, or with --nearest those whose
 questions share most words with the one asked. Answers are greedy. Each is also written to --answers.
@@ -20,9 +20,18 @@ from typing import Any
 
 import gemlet
 from benchmarks.results_file import write_result
-from benchmarks.tune.answers import Frame, ask, nearest
+from benchmarks.tune.answers import Answer, Frame, ask, nearest
 from benchmarks.tune.data_files import read_lines, scored_path, write_lines
-from benchmarks.tune.judges import Row, Verdict, fix_groups, intent_groups, judge_fixes, judge_intents
+from benchmarks.tune.judges import (
+    Row,
+    Verdict,
+    chat_groups,
+    fix_groups,
+    intent_groups,
+    judge_chats,
+    judge_fixes,
+    judge_intents,
+)
 from gemlet.statistics.intervals import wilson
 from gemlet.store.references import resolve
 
@@ -34,7 +43,7 @@ class Task:
     """`judge`: of rows and their answers. `groups`: what a row is measured with. `limit`: questions."""
 
     frame: Frame
-    judge: Callable[[Sequence[Row], Sequence[str]], list[Verdict]]
+    judge: Callable[[Sequence[Row], Sequence[Answer]], list[Verdict]]
     groups: Callable[[Row], Sequence[str]]
     max_tokens: int
     limit: int
@@ -57,6 +66,7 @@ TASKS = {
         limit=150,
         example_length=600,
     ),
+    "chat": Task(Frame("", "", "", ()), judge_chats, chat_groups, max_tokens=200, limit=200),
 }
 
 
@@ -64,7 +74,7 @@ def main() -> None:
     args = _arguments()
     task, folder = TASKS[args.task], args.data or DATA / args.task
     rows = read_lines(scored_path(folder))[: args.limit or task.limit]
-    questions = [row["messages"][:-1] for row in rows]
+    questions = [asked(row["messages"]) for row in rows]
     known = [row["messages"] for row in read_lines(folder / "train.jsonl")] if args.shots else []
     shots = choose_shots(task, known, questions, args.shots, args.nearest, args.seed)
     with gemlet.load(args.model, threads=args.threads, draft=False) as model:
@@ -80,7 +90,9 @@ def main() -> None:
         )
     if args.answers:
         pairs = zip(rows, answers, verdicts, strict=True)
-        write_lines(args.answers, [{**row, "answer": text, **verdict} for row, text, verdict in pairs])
+        write_lines(
+            args.answers, [{**row, "answer": answer.text, **verdict} for row, answer, verdict in pairs]
+        )
     base = resolve(args.model)
     files = [base.path] + ([base.adapter / "adapter_model.safetensors"] if base.adapter else [])
     settings = {
@@ -91,6 +103,11 @@ def main() -> None:
     }
     settings |= {"candidate": args.name or Path(args.model).name, "seconds": round(seconds, 1)}
     print(write_result(f"tune-{args.task}-{args.name}", lines, models=files, settings=settings))
+
+
+def asked(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The conversation without the known answer, where there is one."""
+    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
 
 
 def choose_shots(

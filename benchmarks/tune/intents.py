@@ -139,7 +139,7 @@ def draw(
 
 
 def build(document: Mapping[str, Any], each: Mapping[str, int], seed: int) -> dict[str, list[dict[str, Any]]]:
-    """The splits' lines, without commands that could mean two things or that training could give."""
+    """The splits' lines, without commands drawn with two meanings or that training could give."""
     random = Random(seed)
     rules = {name: parse(text) for name, text in document["expansion_rules"].items()}
     parts = split(read_templates(document), random)

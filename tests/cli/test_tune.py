@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,39 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(
     assert child.returncode == EXIT_INTERRUPTED
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
     assert len(steps) > done and steps == list(range(1, len(steps) + 1))
+
+
+def test_tensorboard_is_told_or_asked_for(
+    tiny: Path,
+    data: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["tune", str(data(completion)), "-m", str(tiny), "-q", "--tensorboard", *FAST]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main([*command, "-o", str(tmp_path / "one")]) == gemlet.GemletError.exit_code
+    assert "pip install tensorboard" in capsys.readouterr().err
+    told: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "two/tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, value, step))
+
+        def flush(self) -> None:
+            pass
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    assert main([*command, "-o", str(tmp_path / "two")]) == 0
+    log = [json.loads(line) for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
+    losses = [("loss", entry["loss"], entry["step"]) for entry in log if "loss" in entry]
+    assert [entry for entry in told if entry[0] == "loss"] == losses
+    assert sum(name == "held-out loss" for name, _, _ in told) == len(log) - len(losses)
 
 
 def test_a_curve_and_a_duration() -> None:

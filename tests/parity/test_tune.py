@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,13 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 
 from gemlet.model.config import ModelConfig
+from gemlet.model.families import FAMILIES
+from gemlet.model.weights import load
 from gemlet.tune import attention, loss
 from gemlet.tune.examples import Example
 from gemlet.tune.network import Batch, Network
 from gemlet.tune.settings import LoraSettings
+from tests.llama_models import WORDS, save_gguf, tiny_model
 from tests.packing import packed_weights
 from tests.parity.oracle import Oracle
 from tests.parity.real import Real
@@ -63,17 +68,19 @@ def ours(network: Network, items: Sequence[Example]) -> tuple[NDArray[np.float32
 
 
 def theirs(
-    oracle: Oracle, network: Network, items: Sequence[Example], lora: LoraSettings
+    plain: Any, network: Network, items: Sequence[Example], lora: LoraSettings
 ) -> tuple[NDArray[np.float32], Gradients]:
-    """One sequence at a time, whole logits, plain cross-entropy, peft's own modules."""
+    """One sequence at a time, whole logits, plain cross-entropy, peft's own modules around `plain`."""
     recipe = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, use_rslora=lora.rooted, target_modules="all-linear"
     )
-    model = get_peft_model(oracle._model, recipe).train()
+    model = get_peft_model(plain, recipe).train()
     values = dict(model.named_parameters())
+    config = network.config
+    rules = FAMILIES[config.family].tensor_rules(config.num_layers, config.tie_word_embeddings)
     names = {}
     for name in network.adapted:
-        stem = "base_model.model." + hf_name(name).removesuffix(".weight")
+        stem = f"base_model.model.{rules[name][0]}"
         for side in "ab":
             names[f"{name}.{side}"] = key = f"{stem}.lora_{side.upper()}.default.weight"
             values[key].data = network.parameters[f"{name}.{side}"].detach().clone()
@@ -85,7 +92,7 @@ def theirs(
         losses.append(torch.nn.functional.cross_entropy(logits[rows - 1], labels, reduction="none"))
     torch.cat(losses).sum().backward()
     gradients = {ours: values[key].grad.clone() for ours, key in names.items()}
-    oracle._model = model.unload()
+    model.unload()
     return torch.cat(losses).detach().numpy(), gradients
 
 
@@ -106,9 +113,24 @@ def test_tiny_losses_and_gradients_equal_peft(rooted: bool) -> None:
     network = started(Network(CONFIG, packed_weights(tensors), dtype=torch.float32, lora=lora))
     items = [example(rng, length, CONFIG.vocab_size) for length in (40, 3, 17, 8, 2)]
     found, gradients = ours(network, items)
-    expected, exact = theirs(Oracle.of_config(CONFIG, tensors), network, items, lora)
+    expected, exact = theirs(Oracle.of_config(CONFIG, tensors)._model, network, items, lora)
     assert np.abs(found - expected).max() <= tolerance(CONFIG) * np.abs(expected).max()
     assert_same(gradients, exact, tolerance(CONFIG))
+
+
+@pytest.mark.parametrize("kind", ["llama3", "qwen2", "qwen3"])
+def test_other_families_equal_peft(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(kind)
+    save_gguf(tmp_path / "model.gguf", model, WORDS[kind])
+    loaded = load(tmp_path / "model.gguf", "stored", cache_dir=None)
+    config = loaded.facts.config
+    network = started(Network(config, loaded.weights, dtype=torch.float32, lora=LORA))
+    rng = np.random.default_rng(6)
+    items = [example(rng, length, config.vocab_size) for length in (30, 5, 12)]
+    found, gradients = ours(network, items)
+    expected, exact = theirs(model.float(), network, items, LORA)
+    assert np.abs(found - expected).max() <= tolerance(config) * np.abs(expected).max()
+    assert_same(gradients, exact, tolerance(config))
 
 
 def test_full_gradients_equal_transformers() -> None:
@@ -170,6 +192,6 @@ def test_the_real_model_equals_peft(real: Real, real_oracle: Oracle) -> None:
     items = [Example(ids, learned, "long"), short]
     network = started(Network(real.config, real.weights, dtype=torch.float32, lora=LORA))
     found, gradients = ours(network, items)
-    expected, exact = theirs(real_oracle, network, items, LORA)
+    expected, exact = theirs(real_oracle._model, network, items, LORA)
     assert np.abs(found - expected).max() <= tolerance(real.config) * np.abs(expected).max()
     assert_same(gradients, exact, tolerance(real.config))

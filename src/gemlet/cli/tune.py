@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gemlet.cli.terminal import note, print_json
 from gemlet.cli.tune_progress import TrainingProgress, duration
-from gemlet.errors import ConversationError, InvalidRequestError, MissingExtraError
+from gemlet.errors import ConversationError, GemletError, InvalidRequestError, MissingExtraError
 
 if TYPE_CHECKING:
     from gemlet.model.weights import Loaded
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gemlet.tune.data import Dataset
     from gemlet.tune.encoding import Template
     from gemlet.tune.settings import Settings
-    from gemlet.tune.train import Result
+    from gemlet.tune.train import Progress, Result
 
 DESCRIPTION = """Train a model on your own examples: an adapter (LoRA), or all of its values.
 
@@ -238,7 +238,7 @@ def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset:
         resume=parsed.resume,
     )
     with _stopping(parsed.quiet) as stop:
-        listener = job.Listener(progress.forecast, progress.step, stop)
+        listener = job.Listener(progress.forecast, _listeners(parsed, progress), stop)
         _, result = job.train(base.loaded, dataset, order, listener)
     progress.close()
     if result.ending == "interrupted":
@@ -298,6 +298,29 @@ def _as_reference(path: Path) -> str:
     """A path that cannot be taken for a name."""
     text = str(path)
     return text if path.is_absolute() or text.startswith(("./", "../", "~")) else f"./{text}"
+
+
+def _listeners(parsed: argparse.Namespace, shown: TrainingProgress) -> Callable[[Progress], None]:
+    """Who is told of every step: the terminal, and TensorBoard's files if asked."""
+    if not parsed.tensorboard:
+        return shown.step
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        hint = "pip install tensorboard"
+        raise GemletError("--tensorboard needs the package tensorboard", hint=hint) from None
+    writer = SummaryWriter(str(parsed.output / "tensorboard"))
+
+    def told(progress: Progress) -> None:
+        shown.step(progress)
+        if progress.loss is not None:
+            writer.add_scalar("loss", progress.loss, progress.step)
+            writer.add_scalar("tokens a second", progress.tokens_per_s, progress.step)
+        if progress.valid_loss is not None:
+            writer.add_scalar("held-out loss", progress.valid_loss, progress.step)
+        writer.flush()
+
+    return told
 
 
 def _job_module() -> Any:

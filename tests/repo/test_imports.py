@@ -36,7 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "infer": BELOW_INFER,
     "store": BELOW_STORE,
     **{verb: BELOW_VERBS for verb in VERBS},
-    "tune": BELOW_VERBS | {"evaluate.quality"},
+    # What a model loses is measured in one way, whatever changed it.
+    "evaluate.quality": BELOW_VERBS,
+    "evaluate.texts": BELOW_VERBS,
+    "evaluate.choices": BELOW_VERBS | {"evaluate.quality"},
+    "tune": BELOW_VERBS | {"evaluate.quality", "evaluate.texts", "evaluate.choices"},
     "convert": BELOW_VERBS | {"evaluate.quality"},
     "code": BELOW_VERBS | {"evaluate.quality"},
     "evaluate": BELOW_VERBS,

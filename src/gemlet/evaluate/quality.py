@@ -106,7 +106,7 @@ def compare(
     measured = []
     for ids in documents:
         parts = []
-        for rows in _pairs(source, model, ids):
+        for rows in paired_rows(source, model, ids):
             parts.append(rows)
             done += len(rows)
             if progress is not None:
@@ -115,8 +115,8 @@ def compare(
     return summary(measured)
 
 
-def _pairs(source: Logits, model: Logits, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:
-    """Rows of KL, agreement, and both log-probabilities of the next token (NaN behind the last)."""
+def paired_rows(source: Logits, model: Logits, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    """A document as rows of `measure_rows`, some at a time. InvalidRequestError for other widths."""
     at = 0
     for ours, theirs in zip(source(ids, 0), model(ids, 0), strict=True):
         if ours.shape != theirs.shape:

@@ -28,6 +28,7 @@ from gemlet.statistics.paired import sign_flip
 from gemlet.tune.data import Prompt
 from gemlet.tune.examples import Example, Pair
 from gemlet.tune.moved import Moved
+from gemlet.tune.report_values import finite
 from gemlet.tune.sides import Budget, Side, Task, answers, task_of
 from gemlet.tune.verdict import verdict
 from gemlet.types import as_dict
@@ -101,7 +102,7 @@ def evaluate(
         **work.found,
         "moved": [as_dict(item) for item in moved],
     }
-    document = _finite(document)
+    document = finite(document)
     document["verdict"] = as_dict(verdict(document))
     return document
 
@@ -110,7 +111,8 @@ def write_evaluation(document: dict[str, Any], folder: Path) -> Path:
     """Write what `evaluate` found into a run's folder; where. OSError where it cannot be."""
     path = folder / EVALUATION
     with replaced_file(path) as file:
-        file.write((json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair is written as an escape
     return path
 
 
@@ -323,14 +325,3 @@ def _share(right: Sequence[tuple[bool, bool]], of: int) -> dict[str, Any]:
         "only_after": found.test.only_second,
         "p": found.test.p,
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON has not."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

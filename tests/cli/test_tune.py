@@ -57,7 +57,8 @@ def conversation(word: str, number: int) -> Mapping[str, Any]:
     return {"messages": [asked, {"role": "assistant", "content": "yes" if number % 2 else "no"}]}
 
 
-FAST = ["--epochs", "2", "--rank", "4", "--batch-tokens", "200", "--lr", "0.01"]
+STEPS = ["--epochs", "2", "--rank", "4", "--batch-tokens", "200", "--lr", "0.01"]
+FAST = [*STEPS, "--no-report"]
 
 
 def test_an_adapter_with_its_papers(
@@ -95,6 +96,38 @@ def test_a_base_that_is_taught_to_chat_chats(tiny: Path, data: Write, tmp_path: 
         assert not after.chat(asked, max_tokens=1).normalisations
         assert len(after.render(asked)) < len(before.render(asked))
         assert before.manifest.template_sha256 != after.manifest.template_sha256
+
+
+def test_a_report_of_what_was_gained_and_lost(
+    tiny: Path, data: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["tune", str(data(conversation)), "-m", str(tiny), "-o", str(out), *STEPS]
+    assert main([*command, "--report-seconds", "8"]) == 0
+    captured = capsys.readouterr()
+    assert "report.html" in captured.out and "in its domain" in captured.out
+    assert "measuring: " in captured.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["evaluation"]["after"] != report["evaluation"]["before"]
+    assert report["run"]["result"]["ending"] in ("finished", "early") and len(report["steps"]) > 2
+    page = (out / "report.html").read_text()
+    assert "<svg" in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    made = read_manifest(out)
+    assert made is not None and not changed_files(out, made)
+
+
+def test_a_whole_model_is_trained_and_opens(tiny: Path, data: Write, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["tune", str(data(completion)), "-m", str(tiny), "-o", str(out), *STEPS, "--lr", "0.003"]
+    assert main([*command, "--method", "full", "--report-seconds", "5", "-q"]) == 0
+    assert (out / "model/LICENSE").is_file() and not (out / "adapter_config.json").exists()
+    with gemlet.load(tiny) as before, gemlet.load(out / "model", weights="stored") as after:
+        asked = "Item 3: the lamp is"
+        gains = [model.score(asked, " old").logprob for model in (before, after)]
+        assert gains[1] > gains[0] + 1
+    report = json.loads((out / "report.json").read_text())
+    gained = [report["evaluation"][side]["weights_sha256"] for side in ("before", "after")]
+    assert gained[0] != gained[1]
 
 
 def test_the_data_is_checked_before_anything_is_made(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gemlet.cli.terminal import note, print_json
-from gemlet.cli.tune_progress import TrainingProgress, duration
+from gemlet.cli.tune_progress import TrainingProgress
 from gemlet.errors import ConversationError, GemletError, InvalidRequestError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gemlet.tune.data import Dataset
     from gemlet.tune.encoding import Template
     from gemlet.tune.settings import Settings
-    from gemlet.tune.train import Progress, Result
+    from gemlet.tune.train import Progress
 
 DESCRIPTION = """Train a model on your own examples: an adapter (LoRA), or all of its values.
 
@@ -81,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the run")
     group.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     group.add_argument("--memory", type=float, metavar="GB", help="use at most this (default: what is free)")
+    group.add_argument("--no-report", action="store_true", help="do not measure what was gained and lost")
+    group.add_argument(
+        "--report-seconds", type=float, default=120.0, metavar="S", help="time for that, about (120)"
+    )
     group.add_argument("--tensorboard", action="store_true", help="also write OUT/tensorboard")
     group = parser.add_argument_group("what to print")
     group.add_argument("--json", action="store_true", help="print one JSON document")
@@ -211,7 +215,7 @@ def _template(loaded: Loaded, tokenizer: Tokenizer) -> Template:
 
     own = open_chat_template(loaded, tokenizer)
     if own is not None:
-        return lambda messages, tools: own.render(messages, tools=tools, add_generation_prompt=False)
+        return lambda messages, tools: own.render_learned(messages, tools=tools)
     if FAMILIES[loaded.facts.config.family] is GEMMA3:
         return lambda messages, tools: render(messages, tokenizer, tools=tools, add_generation_prompt=False)
 
@@ -223,6 +227,7 @@ def _template(loaded: Loaded, tokenizer: Tokenizer) -> Template:
 
 
 def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset: Dataset) -> int:
+    from gemlet.cli.tune_results import Made
     from gemlet.text.template import JINJA_TEMPLATE
 
     job = _job_module()
@@ -239,65 +244,22 @@ def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset:
     )
     with _stopping(parsed.quiet) as stop:
         listener = job.Listener(progress.forecast, _listeners(parsed, progress), stop)
-        _, result = job.train(base.loaded, dataset, order, listener)
+        network, result = job.train(base.loaded, dataset, order, listener)
     progress.close()
     if result.ending == "interrupted":
         from gemlet.cli.main import EXIT_INTERRUPTED
 
         note(f"stopped after step {result.steps}; --resume goes on from there")
         return EXIT_INTERRUPTED
-    beside = _papers(parsed, base, settings)
+    made = Made(base.found, parsed.output, settings, result, base.facts.licence)
+    made.write(network)
+    del network  # its memory is wanted for what follows
+    report = None if parsed.no_report else made.report(dataset, parsed.report_seconds, parsed.quiet)
     if parsed.json:
-        print_json(job.read_run(parsed.output) | {"files": [str(path) for path in beside]})
+        print_json(job.read_run(parsed.output) | {"report": report})
     else:
-        print("\n".join(_lines(parsed, base, result)))
+        print("\n".join(made.lines(report)))
     return 0
-
-
-def _papers(parsed: argparse.Namespace, base: _Base, settings: Settings) -> list[Path]:
-    """The terms that travel with what was made, and how it was made."""
-    from gemlet.convert.terms import Origin, terms_files, write_beside
-    from gemlet.model.sources import open_source
-    from gemlet.provenance.manifest import Input, derive, write_manifest
-    from gemlet.tune.job import read_run
-
-    run = read_run(parsed.output)
-    reference, sha256 = base.found.reference, run["base"]["weights_sha256"]
-    name = Path(reference).name if Path(reference).exists() else reference
-    data = run["data"]
-    changes = [f"trained with the method {settings.method} on {data['path']} (sha256 {data['sha256']})"]
-    origin = Origin(name, sha256)
-    marker = parsed.output / "adapter_config.json"
-    papers = write_beside(marker, terms_files(open_source(base.found.path), origin, changes))
-    licence = base.facts.licence
-    inputs = [
-        Input("base", name, sha256=sha256, licence=licence),
-        Input("data", data["path"], sha256=data["sha256"]),
-    ]
-    return [
-        *papers,
-        write_manifest(parsed.output, derive(parsed.output, inputs, changes=changes, licence=licence)),
-    ]
-
-
-def _lines(parsed: argparse.Namespace, base: _Base, result: Result) -> list[str]:
-    """The result for a person."""
-    lines = [f"{'steps':<11}{result.steps}, {result.tokens:,} tokens in {duration(result.seconds)}"]
-    if result.best_valid_loss is not None:
-        early = ", and ended early: it became no better" if result.ending == "early" else ""
-        lines.append(
-            f"{'held out':<11}loss {result.start_valid_loss:.4f} before, {result.best_valid_loss:.4f} "
-            f"at step {result.best_step}, which was kept{early}"
-        )
-    lines.append(f"{'adapter':<11}{parsed.output}")
-    lines.append(f"{'use it':<11}gemlet chat -m {base.found.reference}+{_as_reference(parsed.output)}")
-    return lines
-
-
-def _as_reference(path: Path) -> str:
-    """A path that cannot be taken for a name."""
-    text = str(path)
-    return text if path.is_absolute() or text.startswith(("./", "../", "~")) else f"./{text}"
 
 
 def _listeners(parsed: argparse.Namespace, shown: TrainingProgress) -> Callable[[Progress], None]:

@@ -33,6 +33,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "gemlet_adapter.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+ADAPTER_FILES = (CONFIG, WEIGHTS, MANIFEST, CHAT_TEMPLATE)
 MANIFEST_VERSION = 1
 
 MAX_TEMPLATE_BYTES = 1 << 20

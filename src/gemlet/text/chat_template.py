@@ -85,6 +85,32 @@ class ChatTemplate:
             ids += self._tokenizer.encode(part.replace(mark, "")) if control is None else [control]
         return Rendered(tuple(ids), (False,) * len(ids), lines)
 
+    def render_learned(
+        self, messages: Sequence[Message | Mapping[str, Any]], *, tools: Sequence[Tool] = ()
+    ) -> Rendered:
+        """The ids of a whole conversation, with the model's turns marked, each to the token that ends it.
+
+        Where a turn begins and ends is told by rendering the messages before it, and with it. Raises
+        ConversationError also for a template whose text changes as a conversation goes on.
+        """
+        whole = self.render(messages, tools=tools, add_generation_prompt=False)
+        mask = [False] * len(whole.ids)
+        for index, message in enumerate(messages):
+            role = message.role if isinstance(message, Message) else message.get("role")
+            if role not in ("assistant", "model"):
+                continue
+            before = self.render(messages[:index], tools=tools, add_generation_prompt=True).ids
+            after = self.render(messages[: index + 1], tools=tools, add_generation_prompt=False).ids
+            if not (whole.ids[: len(after)] == after and after[: len(before)] == before):
+                raise ConversationError(
+                    f"message {index}: the chat template writes what comes before it otherwise when there is "
+                    "more: which tokens the model is to learn cannot be told"
+                )
+            ends = [at for at in range(len(before), len(after)) if self._tokenizer.is_control(after[at])]
+            for at in range(len(before), ends[-1] + 1 if ends else len(after)):
+                mask[at] = True
+        return Rendered(whole.ids, tuple(mask), whole.normalisations)
+
     def _marked(self, text: str, mark: str) -> str:
         """The text with a mark in each control token, in a beginning of one at its end, an end at its start.
 

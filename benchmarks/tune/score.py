@@ -11,6 +11,7 @@ questions share most words with the one asked. Answers are greedy. Each is also 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,15 +95,20 @@ def main() -> None:
             args.answers, [{**row, "answer": answer.text, **verdict} for row, answer, verdict in pairs]
         )
     base = resolve(args.model)
-    files = [base.path] + ([base.adapter / "adapter_model.safetensors"] if base.adapter else [])
-    settings = {
-        "shots": args.shots,
-        "nearest": args.nearest,
-        "max_tokens": task.max_tokens,
-        "seed": args.seed,
-    }
-    settings |= {"candidate": args.name or Path(args.model).name, "seconds": round(seconds, 1)}
+    settings = {"candidate": args.name, "shots": args.shots, "nearest": args.nearest, "seed": args.seed}
+    settings |= {"max_tokens": task.max_tokens, "seconds": round(seconds, 1)}
+    files = [base.path]
+    if base.adapter:
+        files.append(base.adapter / "adapter_model.safetensors")
+        settings["tuning"] = tuning(base.adapter)
     print(write_result(f"tune-{args.task}-{args.name}", lines, models=files, settings=settings))
+
+
+def tuning(adapter: Path) -> dict[str, Any]:
+    """How an adapter was made, as its run says."""
+    run = json.loads((adapter / "run.json").read_text())
+    kept = ("settings", "forecast", "result", "data")
+    return {key: value for key, value in run.items() if key in kept}
 
 
 def asked(messages: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -33,7 +33,7 @@ class Recipe:
 
 RECIPES = {
     "intents": Recipe("intents", 12, ("--epochs", "1", "--lr", "5e-4", "--valid-every", "80")),
-    "chat": Recipe("chat", 0, ("--epochs", "2", "--lr", "3e-4", "--valid-every", "50")),
+    "chat": Recipe("chat", 0, ("--epochs", "1", "--lr", "5e-4", "--valid-every", "40")),
     "lint": Recipe("lint_fixes", 6, ("--epochs", "1", "--lr", "3e-4", "--valid-every", "75")),
 }
 SHARED = ("--batch-tokens", "1024", "--patience", "0")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from benchmarks.tune import chat, intents, lint_check, lint_fixes
+from benchmarks.tune import chat, intents, lint_check, lint_fixes, score, table
 from benchmarks.tune.answers import Answer, nearest
 from benchmarks.tune.data_files import read_lines, write_data
 from benchmarks.tune.judges import judge_chats, judge_fixes, judge_intents, says
@@ -302,7 +303,7 @@ def test_every_scored_prompt_has_a_check_that_can_fail() -> None:
 # --- Files
 
 
-def test_the_tuning_reads_nothing_but_messages(tmp_path: Any) -> None:
+def test_the_tuning_reads_nothing_but_messages(tmp_path: Path) -> None:
     row = {"messages": [{"role": "user", "content": "é"}], "template": "x"}
     write_data(tmp_path / "data", {"train": [row], "valid": [row], "test": [row] * 130})
     assert read_lines(tmp_path / "data" / "train.jsonl") == [{"messages": row["messages"]}]
@@ -316,3 +317,53 @@ def test_the_nearest_examples_come_last() -> None:
         "stop the fan",
         "turn on the light",
     ]
+
+
+# --- Scores
+
+
+def test_shares_are_measured_by_group() -> None:
+    task = score.TASKS["intents"]
+    rows = [{"new_shape": new, "new_values": False} for new in (True, True, False)]
+    verdicts = [{"exact": True}, {"exact": False}, {"exact": True}]
+    lines = {line["group"]: line for line in score.measure(task, rows, verdicts)}
+    assert {group: (line["share"], line["n"]) for group, line in lines.items()} == {
+        "all": (2 / 3, 3),
+        "new shape": (0.5, 2),
+        "near-copy": (1.0, 1),
+        "seen values": (2 / 3, 3),
+    }
+    assert all(line["low"] < line["share"] <= line["high"] for line in lines.values())
+
+
+def test_examples_are_the_same_or_the_nearest() -> None:
+    task = score.TASKS["intents"]
+    known = [[{"content": f"word{i} x"}, {"content": "a"}] for i in range(30)]
+    questions = [[{"content": "word7"}], [{"content": "word9"}]]
+    same = score.choose_shots(task, known, questions, 3, False, 0)
+    assert same[0] == same[1] and len(same[0]) == 3
+    assert same == score.choose_shots(task, known, questions, 3, False, 0)
+    near = score.choose_shots(task, known, questions, 3, True, 0)
+    assert [shots[-1][0]["content"] for shots in near] == ["word7 x", "word9 x"]
+    assert score.choose_shots(task, known, questions, 0, False, 0) == [[], []]
+
+
+def test_a_prompt_of_examples_ends_where_the_answer_begins() -> None:
+    frame = score.TASKS["intents"].frame
+    prompt = frame.prompt([[{"content": "stop"}, {"content": "{}"}]], "go")
+    assert prompt.endswith("Command: stop\nJSON: {}\n\nCommand: go\nJSON:")
+
+
+def test_the_table_shows_the_newest_result(tmp_path: Path) -> None:
+    def result(name: str, date: str, share: float) -> None:
+        ends = {"share": share, "low": 0.0, "high": 1.0, "n": 4}
+        rows = [{"group": "all", "measure": what, **ends} for what in table.MEASURES["chat"]]
+        document = {"date": date, "settings": {"candidate": name}, "rows": rows}
+        (tmp_path / f"tune-chat-{name}-{date}.json").write_text(json.dumps(document))
+
+    result("tuned", "2026-01-02", 0.5)
+    result("tuned", "2026-01-01", 0.25)
+    result("base-frame", "2026-01-01", 0.75)
+    lines = table.table("chat", tmp_path).splitlines()
+    assert lines[2].startswith("| base-frame | 75% (0% to 100%) |")
+    assert lines[3].startswith("| tuned | 50% ") and "2026-01-02" in lines[-1]

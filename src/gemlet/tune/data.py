@@ -123,6 +123,12 @@ def read_dataset(
         )
         for entry, split in zip(reading.entries, dealt, strict=True):
             entry.split = split
+        shares = {"valid": valid_share, "test": test_share}
+        notes += [
+            f"nothing is held out for {split}: the other lines are too alike, or of the same groups"
+            for split, share in shares.items()
+            if share > 0 and split not in dealt
+        ]
     return _finish(reading, _Fitting(length, cut), sha256, notes)
 
 

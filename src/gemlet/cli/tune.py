@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gemlet.cli.terminal import note, print_json
 from gemlet.cli.tune_progress import TrainingProgress
-from gemlet.errors import ConversationError, GemletError, InvalidRequestError, MissingExtraError
+from gemlet.errors import ConversationError, InvalidRequestError, MissingExtraError
 
 if TYPE_CHECKING:
     from gemlet.model.weights import Loaded
@@ -266,21 +266,13 @@ def _listeners(parsed: argparse.Namespace, shown: TrainingProgress) -> Callable[
     """Who is told of every step: the terminal, and TensorBoard's files if asked."""
     if not parsed.tensorboard:
         return shown.step
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        hint = "pip install tensorboard"
-        raise GemletError("--tensorboard needs the package tensorboard", hint=hint) from None
-    writer = SummaryWriter(str(parsed.output / "tensorboard"))
+    from gemlet.tune.tensorboard import curves
+
+    curve = curves(parsed.output / "tensorboard")
 
     def told(progress: Progress) -> None:
         shown.step(progress)
-        if progress.loss is not None:
-            writer.add_scalar("loss", progress.loss, progress.step)
-            writer.add_scalar("tokens a second", progress.tokens_per_s, progress.step)
-        if progress.valid_loss is not None:
-            writer.add_scalar("held-out loss", progress.valid_loss, progress.step)
-        writer.flush()
+        curve(progress)
 
     return told
 

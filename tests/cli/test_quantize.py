@@ -119,6 +119,26 @@ def test_what_is_there_is_kept_and_ctrl_c_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"out.gguf"}
 
 
+def test_ctrl_c_while_measuring_keeps_the_file_and_says_so(
+    tiny: Path,
+    few: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gemlet.evaluate.quality_report.measure", interrupt)
+    out = tmp_path / "eight.gguf"
+    assert main(["quantize", str(tiny), "--type", "q8_0", "-o", str(out), *few]) == 130
+    assert "its loss was not measured" in capsys.readouterr().err
+    document = json.loads((tmp_path / "eight.gguf.quantize.json").read_text())
+    assert document["measurement_interrupted"] is True and document["quality"] is None
+    made = read_manifest(out)
+    assert made is not None and changed_files(out, made) == () and open_source(out).tensors
+
+
 def test_the_extra_is_asked_for_before_any_work(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

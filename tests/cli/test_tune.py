@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import gemlet
-from gemlet.cli.main import EXIT_INTERRUPTED, main
+from gemlet.cli.main import main
+from gemlet.cli.terminal import EXIT_INTERRUPTED
 from gemlet.cli.tune_progress import curve, duration
 from gemlet.errors import DataError, InvalidRequestError, MissingExtraError, OutputError, TrainingError
 from gemlet.model.adapters import CHAT_TEMPLATE

@@ -8,7 +8,7 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from gemlet.formats.blocks import Blocks, split
-from gemlet.formats.quantize import quantize_q4_0, quantize_q8_0, to_bf16
+from gemlet.formats.quantize import fit_q8_0, quantize_q4_0, quantize_q8_0, to_bf16
 
 RULES = {"Q8_0": quantize_q8_0, "Q4_0": quantize_q4_0}
 
@@ -61,3 +61,19 @@ def test_bf16_rounds_as_the_gguf_package() -> None:
     floats = floats[: len(floats) // 256 * 256].reshape(-1, 256)
     expected = gguf.quants.quantize(floats, GGMLQuantizationType.BF16).view(np.uint16)
     assert np.array_equal(to_bf16(floats), expected)
+
+
+def test_fitted_scales_meet_values_that_lie_on_another_grid() -> None:
+    """16 steps above a minimum, as Q4_1 has them; values on no grid lose nothing by the search."""
+    rng = np.random.default_rng(8)
+    codes = rng.integers(0, 16, (40, 4, 32))
+    steps, least = rng.uniform(0.01, 0.02, (40, 4, 1)), rng.uniform(-0.2, -0.1, (40, 4, 1))
+    on_grid = (codes * steps + least).reshape(40, 128).astype(np.float32)
+    free = rng.standard_normal((40, 128), dtype=np.float32)
+    for values, share in ((on_grid, 0.4), (free, 1.0)):
+        fitted, usual = (
+            float(np.square(f(values).values() - values).sum()) for f in (fit_q8_0, quantize_q8_0)
+        )
+        assert fitted <= share * usual * (1 + 1e-3)
+    assert not fit_q8_0(np.zeros((1, 32), np.float32)).values().any()
+    assert np.isinf(fit_q8_0(np.full((1, 32), 1e30, np.float32)).scales).any()

@@ -97,8 +97,8 @@ def test_files_lose_in_llama_cpp_what_their_types_lose(smollm2: SmolLM2, tmp_pat
 
     stored = mean_divergence(smollm2.expected, llama_cpp_logits(smollm2_path()).logits)
     assert loss(None) <= stored
-    # Values that Q4_1 holds exactly are rounded once more: 1.4 times on longer texts, 1.7 on this one.
-    assert loss("Q8_0") <= 2 * stored
+    # Values that Q4_1 holds exactly are rounded once more, with scales that fit them.
+    assert loss("Q8_0") <= 1.3 * stored
 
 
 @pytest.mark.peer

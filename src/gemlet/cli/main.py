@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from gemlet.cli.terminal import report_error, silence_stdout
+from gemlet.cli.terminal import EXIT_INTERRUPTED, report_error, silence_stdout
 from gemlet.errors import GemletError, InvalidRequestError
 from gemlet.version import __version__
 
@@ -34,7 +34,6 @@ VERBS = {
 }
 """Each verb is the module of that name in this folder; it is imported only when it is used."""
 
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemlet.cli.flags import named_once
-from gemlet.cli.terminal import is_screen, note, print_json
+from gemlet.cli.terminal import EXIT_INTERRUPTED, is_screen, note, print_json
 from gemlet.errors import InvalidRequestError
 from gemlet.types import as_dict
 
@@ -89,10 +89,10 @@ def execute(parsed: argparse.Namespace) -> int:
         quantized = quantize(source, job.loaded.weights, decided, job.calibration_ids(decided), job.steps)
         written = write_gguf(parsed.output, source, quantized.tensors, force=parsed.force)
         beside = _papers(job, written)
-        report = None if parsed.no_measure else job.measure()
+        report, stopped = _measured(job)
     finally:
         job.steps.close()
-    document = _document(job, decided, quantized, written, report)
+    document = _document(job, decided, quantized, written, report) | {"measurement_interrupted": stopped}
     path = parsed.output.with_name(parsed.output.name + ".quantize.json")
     _write(document, path)
     if parsed.json:
@@ -102,7 +102,20 @@ def execute(parsed: argparse.Namespace) -> int:
     if not parsed.quiet:
         note(f"beside it: {', '.join(file.name for file in beside)}")
         note(f"every tensor's error and every document's loss: {path}")
+    if stopped:
+        note(f"{parsed.output} is whole, its loss was not measured: the same command with --force does it")
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _measured(job: _Job) -> tuple[QualityReport | None, bool]:
+    """The loss, and whether Ctrl-C ended its measurement: the file was written before and stays."""
+    if job.parsed.no_measure:
+        return None, False
+    try:
+        return job.measure(), False
+    except KeyboardInterrupt:
+        return None, True
 
 
 def _check(parsed: argparse.Namespace) -> None:
@@ -159,8 +172,8 @@ def warnings(source: Source, decided: Plan, parsed: argparse.Namespace) -> list[
             lines.append("--calibrate changes nothing: there is no matrix to search")
     if decided.kinds and parsed.type == "q4_0" and parsed.method == "plain" and not decided.on_grid:
         lines.append(
-            "plain rounding to 4 bits costs much where weights were not trained for it: about 18 % perplexity"
-            " for Gemma 3 1B; --method search loses less"
+            "plain rounding to 4 bits costs much where weights were not trained for it (Gemma 3 1B lost about"
+            " 18 % perplexity); --method search loses less"
         )
     return lines
 

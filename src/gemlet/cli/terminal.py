@@ -17,6 +17,10 @@ _CONTROLS = {
 }
 
 
+EXIT_INTERRUPTED = 130
+"""After Ctrl-C, as shells have it."""
+
+
 def note(text: str) -> None:
     """One line for the person, on standard error, so that standard output stays the answer alone."""
     print(f"gemlet: {text}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gemlet.cli.terminal import note, print_json
+from gemlet.cli.terminal import EXIT_INTERRUPTED, note, print_json
 from gemlet.cli.tune_progress import TrainingProgress
 from gemlet.errors import ConversationError, InvalidRequestError, MissingExtraError
 
@@ -247,8 +247,6 @@ def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset:
         network, result = job.train(base.loaded, dataset, order, listener)
     progress.close()
     if result.ending == "interrupted":
-        from gemlet.cli.main import EXIT_INTERRUPTED
-
         note(f"stopped after step {result.steps}; --resume goes on from there")
         return EXIT_INTERRUPTED
     made = Made(base.found, parsed.output, settings, result, base.facts.licence)

@@ -51,6 +51,8 @@ TransformersLogits = Callable[[Path, str], tuple[Sequence[int], NDArray[np.float
 
 _HEADS = ("token_embd", "output")
 _BLOCK = 32
+_WITH_MINIMUM = ("Q4_1", "Q5_1", "Q4_K", "Q5_K")
+"""Kinds whose values lie above a minimum, so that no usual scale of Q8_0 meets them."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def gguf_changes(source: Source, kind: str | None, merged: Mapping[str, Rows]) -
     """The tensors that a GGUF file holds otherwise than the source, by canonical name.
 
     kind: that of all matrices, None for each its own. A merged matrix whose kind cannot be encoded becomes
-    Q8_0. The embedding, which is the head too, is not made Q4_0 but Q8_0, as llama.cpp's own tool does it.
+    Q8_0. Scales of Q8_0 are fitted where that pays. The embedding, which is the head too, is not made Q4_0
+    but Q8_0, as llama.cpp's own tool does it.
     """
     changes = {}
     for name, tensor in source.tensors.items():
@@ -176,7 +179,8 @@ def gguf_changes(source: Source, kind: str | None, merged: Mapping[str, Rows]) -
         if target in BLOCK_KINDS and tensor.columns % _BLOCK:
             target = "F32"
         if name in merged or target != tensor.kind:
-            changes[name] = encoded(target, tensor.shape, merged.get(name, values_of(tensor)))
+            fit = name not in merged and tensor.kind in _WITH_MINIMUM
+            changes[name] = encoded(target, tensor.shape, merged.get(name, values_of(tensor)), fit=fit)
     return changes
 
 

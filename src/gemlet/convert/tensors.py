@@ -58,14 +58,16 @@ def values_of(tensor: Tensor) -> Rows:
     return lambda start, stop: dequantize_rows(tensor, start, stop)
 
 
-def encoded(kind: str, shape: tuple[int, ...], values: Rows) -> OutputTensor:
+def encoded(kind: str, shape: tuple[int, ...], values: Rows, *, fit: bool = False) -> OutputTensor:
     """A tensor of these values as F32, F16, BF16, Q8_0 or Q4_0, encoded slice by slice.
 
-    `slices` raises FloatingPointError for values that the kind cannot hold.
+    fit: as for `encode_rows`. `slices` raises FloatingPointError for values that the kind cannot hold.
     """
-    return OutputTensor(
-        kind, shape, lambda: (encode_rows(kind, values(start, stop)) for start, stop in row_slices(shape))
-    )
+
+    def slices() -> Iterator[NDArray[np.uint8]]:
+        return (encode_rows(kind, values(start, stop), fit=fit) for start, stop in row_slices(shape))
+
+    return OutputTensor(kind, shape, slices)
 
 
 def of_blocks(kind: str, shape: tuple[int, ...], blocks: Callable[[], Blocks]) -> OutputTensor:

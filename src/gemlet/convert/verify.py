@@ -110,8 +110,9 @@ _BOUNDS = {
     "F32": _of_value(2.0**-23, 0),
     "F16": _of_value(_HALF, 2.0**-24),
     "BF16": _of_value(2.0**-8, 1e-38),
-    # Half a step of amax/127, and what rounding the scale does to 127 steps; the least scale is 2^-24.
-    "Q8_0": _of_block(1.01 * (0.5 / 127 + _HALF), 128 * 2.0**-24),
+    # Half a step of amax/127, or of a fitted scale of up to 1.3 times that, and what rounding the scale does
+    # to 127 steps; the least scale is 2^-24.
+    "Q8_0": _of_block(1.01 * (1.3 * 0.5 / 127 + _HALF), 128 * 2.0**-24),
     # A step is amax/8; a value as large as the largest, of the other sign, is one off. A search for better
     # scales may cut off another step.
     "Q4_0": _of_block(1.01 * (2 / 8 + _HALF), 8 * 2.0**-24),

@@ -39,6 +39,30 @@ def quantize_q8_0(values: NDArray[np.float32]) -> Blocks:
     return Blocks(whole.astype(np.uint8).reshape(rows, columns), 128, GROUP, _half(scales))
 
 
+def fit_q8_0(values: NDArray[np.float32]) -> Blocks:
+    """8-bit codes with the scale, of 64 from the usual one to 1.3 of it, that has the least square error.
+
+    For values that lie on another grid, such as 16 steps above a minimum: some scale nearly meets it, and the
+    error is 0.29 of the usual one's. Of values on no grid it is hardly less. `values` as for `quantize_q8_0`.
+    """
+    rows, columns = values.shape
+    groups = values.reshape(-1, GROUP)
+    usual = np.abs(groups).max(axis=1) / np.float32(127)
+    least = np.full(len(groups), np.inf, np.float32)
+    codes, scales = np.zeros(groups.shape, np.float32), _half(usual)
+    for factor in np.linspace(1, 1.3, 64, dtype=np.float32):
+        stored = _half(usual * factor)
+        wide = stored.astype(np.float32)[:, None]
+        whole = np.clip(np.rint(groups * _inverse(wide)), -127, 127)
+        with np.errstate(invalid="ignore"):  # an infinite scale is no better, and the first one stays
+            error = np.square(whole * wide - groups).sum(axis=1)
+        better = error < least
+        least[better], scales[better], codes[better] = error[better], stored[better], whole[better]
+    codes += np.float32(128)
+    shape = rows, columns // GROUP
+    return Blocks(codes.astype(np.uint8).reshape(rows, columns), 128, GROUP, scales.reshape(shape))
+
+
 def quantize_q4_0(values: NDArray[np.float32]) -> Blocks:
     """4-bit codes around 8: the value of largest magnitude of a group becomes code 0, that is -8.
 

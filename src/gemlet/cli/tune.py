@@ -115,6 +115,10 @@ def execute(parsed: argparse.Namespace) -> int:
     """Run the verb and return its exit code."""
     settings = _settings(parsed)
     _job_module()
+    from gemlet.tune.processes import Processes
+
+    parsed.first = Processes.is_first()
+    parsed.quiet = parsed.quiet or not parsed.first
     base = _Base(_resolve(parsed))
     dataset = base.dataset(parsed, settings)
     if not parsed.quiet:
@@ -246,6 +250,8 @@ def _train(parsed: argparse.Namespace, settings: Settings, base: _Base, dataset:
         listener = job.Listener(progress.forecast, _listeners(parsed, progress), stop)
         network, result = job.train(base.loaded, dataset, order, listener)
     progress.close()
+    if not parsed.first:
+        return 0
     if result.ending == "interrupted":
         note(f"stopped after step {result.steps}; --resume goes on from there")
         return EXIT_INTERRUPTED

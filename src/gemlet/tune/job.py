@@ -17,6 +17,7 @@ import torch
 from gemlet.errors import ModelFileError, OutputError
 from gemlet.formats.files import read_json, replaced_file
 from gemlet.machine import describe
+from gemlet.machine.memory import resident_bytes
 from gemlet.model.weights import Loaded
 from gemlet.tune.adapter_folder import write_adapter
 from gemlet.tune.checkpoint import KEPT
@@ -63,7 +64,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Forecast:
-    """seconds: of training with its validations. disk_bytes: of checkpoints and what the end writes."""
+    """seconds: of training with its validations. memory_bytes: of the whole process. disk_bytes: of
+    checkpoints and what the end writes."""
 
     steps: int
     tokens: int
@@ -92,7 +94,10 @@ def train(
     loss becomes no number, ModelFileError for a checkpoint of another run.
     """
     folder, settings = order.output, order.settings
-    _prepare(order)
+    processes = Processes()
+    if processes.first:
+        _prepare(order)
+    held = resident_bytes()
     model = loaded()
     facts, sha256 = model.facts, model.weights.sha256
     longest = max(map(tokens_of, (*dataset.train, *dataset.valid)))
@@ -107,7 +112,6 @@ def train(
         recompute=cut.recompute,
     )
     del model
-    processes = Processes()
     run = Run(
         network,
         settings,
@@ -120,7 +124,7 @@ def train(
         stop=listener.stop,
     )
     resumed = order.resume and run.resume()
-    forecast = _forecast(run, cut, facts.config.parameter_counts())
+    forecast = _forecast(run, held + cut.memory.total)
     listener.forecast(forecast)
     document = _document(order, dataset, sha256, cut, forecast, processes)
     if processes.first and not resumed:
@@ -184,17 +188,18 @@ def _cut(order: Order, model: Loaded, longest: int) -> Cut:
     return cut_to_fit(model.facts.config, order.settings, stored, longest, order.available)
 
 
-def _forecast(run: Run, cut: Cut, parameters: dict[str, int]) -> Forecast:
+def _forecast(run: Run, memory_bytes: int) -> Forecast:
     rate = run.timed() * run.processes.count
     ahead = run.plan[run.state.step :]
     tokens = sum(tokens_of(run.train[index]) for step in ahead for index in step)
     validations = 1 + len(ahead) // run.valid_every
     read = validations * sum(map(tokens_of, run.valid)) * _VALIDATION_COST
     config, settings = run.network.config, run.settings
-    trained = sum(parameters.values()) if settings.method == "full" else lora_values(config, settings)
+    full = settings.method == "full"
+    trained = sum(config.parameter_counts().values()) if full else lora_values(config, settings)
     # Values and two means in each checkpoint, one set of values for the best, one for the result.
     disk = trained * 4 * (3 * (KEPT + 1) + 2)
-    return Forecast(len(ahead), tokens, rate, (tokens + read) / rate, cut.memory.total, disk)
+    return Forecast(len(ahead), tokens, rate, (tokens + read) / rate, memory_bytes, disk)
 
 
 def _document(

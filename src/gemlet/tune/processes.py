@@ -18,6 +18,11 @@ class Processes:
         if self.count > 1:
             distributed.init_process_group("gloo")
 
+    @staticmethod
+    def is_first() -> bool:
+        """Whether this process is number 0, before they have met."""
+        return os.environ.get("RANK", "0") == "0"
+
     @property
     def first(self) -> bool:
         return self.number == 0

@@ -17,6 +17,7 @@ from gemlet.infer.speculate import AdaptiveSpeculator
 from gemlet.model.adapters import AdapterFile, read_adapter
 from gemlet.model.config import ModelConfig
 from gemlet.model.decoder import Decoder
+from gemlet.model.defects import correct_stop_ids
 from gemlet.model.families import FAMILIES
 from gemlet.model.head import use_sketch
 from gemlet.model.weights import Loaded, packed_path
@@ -80,6 +81,7 @@ def load(
     config = _config(loaded, tokenizer)
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
     loaded = _taught_to_chat(loaded, adapter)
+    config = _config(loaded, tokenizer)  # with the tokens that end an answer in a format just learned
     _check_context(limit, config.context_length)
     template = open_chat_template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
@@ -116,9 +118,14 @@ def _load_model(path: Path, weights: str, progress: Progress | None) -> Loaded:
 
 def _taught_to_chat(loaded: Loaded, adapter: AdapterFile | None) -> Loaded:
     """A base model whose adapter was trained on a chat format has that format."""
-    if adapter is None or loaded.facts.chat_template is not None:
+    if adapter is None or adapter.chat_template is None or loaded.facts.chat_template is not None:
         return loaded
-    return replace(loaded, facts=replace(loaded.facts, chat_template=adapter.chat_template))
+    config = loaded.facts.config
+    stop_ids, _ = correct_stop_ids(FAMILIES[config.family], config.stop_ids, chat=True)
+    facts = replace(
+        loaded.facts, chat_template=adapter.chat_template, config=replace(config, stop_ids=stop_ids)
+    )
+    return replace(loaded, facts=facts)
 
 
 def _notices(found: Found, loaded: Loaded, adapter: AdapterFile | None) -> tuple[str, ...]:

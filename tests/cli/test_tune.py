@@ -96,6 +96,8 @@ def test_a_base_that_is_taught_to_chat_chats(tiny: Path, data: Write, tmp_path: 
         assert any("base model" in line for line in before.chat(asked, max_tokens=1).normalisations)
         assert not after.chat(asked, max_tokens=1).normalisations
         assert len(after.render(asked)) < len(before.render(asked))
+        # Without it an answer never ends: the base model has no token that closes a turn.
+        assert set(after.config.stop_ids) - set(before.config.stop_ids) == {106}
         assert before.manifest.template_sha256 != after.manifest.template_sha256
 
 

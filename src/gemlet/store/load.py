@@ -80,8 +80,7 @@ def load(
     tokenizer = open_tokenizer(loaded)
     config = _config(loaded, tokenizer)
     adapter = read_adapter(found.adapter, config, loaded.weights.sha256) if found.adapter else None
-    loaded = _taught_to_chat(loaded, adapter)
-    config = _config(loaded, tokenizer)  # with the tokens that end an answer in a format just learned
+    loaded, config = _taught_to_chat(loaded, config, adapter)
     _check_context(limit, config.context_length)
     template = open_chat_template(loaded, tokenizer)
     decoder = Decoder(config, loaded.weights, threads=threads)
@@ -116,16 +115,15 @@ def _load_model(path: Path, weights: str, progress: Progress | None) -> Loaded:
     return loaded
 
 
-def _taught_to_chat(loaded: Loaded, adapter: AdapterFile | None) -> Loaded:
-    """A base model whose adapter was trained on a chat format has that format."""
+def _taught_to_chat(
+    loaded: Loaded, config: ModelConfig, adapter: AdapterFile | None
+) -> tuple[Loaded, ModelConfig]:
+    """A base model whose adapter was trained on a chat format has that format, and its stop ids."""
     if adapter is None or adapter.chat_template is None or loaded.facts.chat_template is not None:
-        return loaded
-    config = loaded.facts.config
+        return loaded, config
     stop_ids, _ = correct_stop_ids(FAMILIES[config.family], config.stop_ids, chat=True)
-    facts = replace(
-        loaded.facts, chat_template=adapter.chat_template, config=replace(config, stop_ids=stop_ids)
-    )
-    return replace(loaded, facts=facts)
+    taught = replace(loaded, facts=replace(loaded.facts, chat_template=adapter.chat_template))
+    return taught, replace(config, stop_ids=stop_ids)
 
 
 def _notices(found: Found, loaded: Loaded, adapter: AdapterFile | None) -> tuple[str, ...]:

@@ -26,10 +26,18 @@ from gemlet.tune.settings import Base, LoraSettings
 from gemlet.tune.torch_operations import TorchOperations
 
 
+ROWS = 64
+"""Batches are filled up to a multiple of this: each number of rows costs memory of its own, for good, in the
+library that multiplies matrices."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Sequences one after another. ids: int64 [rows]. rows: those whose next token is learned, and
-    labels: that token, int64 [labels]. lengths: of the sequences; counts: the labels of each."""
+    """Sequences one after another, and one of padding that nothing is learned of. ids: int64 [rows].
+
+    rows: those whose next token is learned, and labels: that token, int64 [labels]. lengths: of the
+    sequences, padding included; counts: the labels of each sequence that is none.
+    """
 
     ids: Tensor
     lengths: tuple[int, ...]
@@ -43,9 +51,12 @@ class Batch:
         ids = np.concatenate([ids for ids, _ in sequences]).astype(np.int64)
         learned = np.concatenate([flags for _, flags in sequences])
         wanted = np.flatnonzero(learned)
+        padding = -len(ids) % ROWS
+        ids = np.concatenate([ids, np.zeros(padding, np.int64)])
+        lengths = [len(own) for own, _ in sequences]
         return Batch(
             torch.from_numpy(ids),
-            tuple(len(own) for own, _ in sequences),
+            tuple(lengths + [padding] * (padding > 0)),
             torch.from_numpy(wanted - 1),
             torch.from_numpy(ids[wanted]),
             tuple(int(flags.sum()) for _, flags in sequences),

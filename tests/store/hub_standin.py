@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,10 +33,12 @@ class Standin:
     gated: dict[str, str] = field(default_factory=dict)  # repository -> the token that may read it
     known_tokens: set[str] = field(default_factory=set)
     licences: dict[str, str] = field(default_factory=dict)
+    more_of_cards: dict[str, dict[str, str]] = field(default_factory=dict)
     faults: list[tuple[str, str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     lies: dict[str, bytes] = field(default_factory=dict)  # file -> bytes that come instead
     address: str = ""
+    gone: threading.Event = field(default_factory=threading.Event)  # ends a "stall"
 
     def fault(self, path: str) -> tuple[str, Any] | None:
         for i, (word, kind, value) in enumerate(self.faults):
@@ -53,6 +60,7 @@ def standing_in(standin: Standin) -> Iterator[Standin]:
     try:
         yield standin
     finally:
+        standin.gone.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -60,6 +68,22 @@ def standing_in(standin: Standin) -> Iterator[Standin]:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def stopped(hub: Standin, reference: str, ready: Callable[[], bool]) -> tuple[float, bytes]:
+    """Ctrl-C to the command in a process of its own, once `ready`; seconds until its end, what it said."""
+    environ = os.environ | {"HF_ENDPOINT": hub.address, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "gemlet", "pull", reference]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    limit = time.monotonic() + 60
+    while not ready():
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.02)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    return time.monotonic() - began, said
 
 
 def git_sha1(data: bytes) -> str:
@@ -122,6 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 130}
             siblings.append(entry)
         card = {"license": self.hub.licences[repository]} if repository in self.hub.licences else None
+        card = (card or {}) | self.hub.more_of_cards.get(repository, {}) or None
         document = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings}
         document |= {"cardData": card, "private": False, "tags": [], "downloads": 1, "likes": 1}
         self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json"}, body)
@@ -146,7 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
             start, end = int(asked[1]), int(asked[2] or len(sent) - 1)
             headers["Content-Range"] = f"bytes {start}-{end}/{len(sent)}"
             sent, status = sent[start : end + 1], 206
-        cut = fault[1] if fault and fault[0] == "cut" and body else None
+        cut = fault[1] if fault and fault[0] in ("cut", "stall") and body else None
+        if fault and fault[0] == "stall" and body:
+            self._send(status, sent, headers, body, cut, self.hub.gone)
+            return None
         self._send(status, sent, headers, body, cut)
         return None
 
@@ -157,6 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers: Mapping[str, str],
         body: bool = True,
         cut: int | None = None,
+        until: threading.Event | None = None,
     ) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -167,5 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data if cut is None else data[:cut])
         if cut is not None:
             self.wfile.flush()
+            if until is not None:
+                until.wait()
             self.close_connection = True
             self.connection.close()

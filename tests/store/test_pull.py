@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +24,7 @@ from gemlet.store.hub import Hub
 from gemlet.store.inventory import entries
 from gemlet.store.pull import pull
 from gemlet.store.references import resolve
-from tests.store.hub_standin import COMMIT, LARGE, Standin, files_of, standing_in
+from tests.store.hub_standin import COMMIT, Standin, files_of, standing_in, stopped
 from tests.synthetic import tiny_config, write_tiny_gguf, write_tiny_hf
 
 pytest.importorskip("huggingface_hub")
@@ -63,7 +59,6 @@ def hub(
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub_module, "LARGE", LARGE)
         yield standin
 
 
@@ -96,7 +91,6 @@ def test_what_is_here_does_not_come_again(hub: Standin) -> None:
 
 
 def test_a_cut_connection_is_taken_up_where_it_ended(hub: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 14)
     data = hub.repositories[PLAIN]["model.safetensors"]
     hub.faults.append(("model.safetensors", "cut", len(data) // 2))
     (pulled,) = pull(PLAIN, hub=quick(hub))
@@ -220,10 +214,10 @@ def test_no_room(hub: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_disk_that_fills_up(hub: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: object, data: bytes) -> int:
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hub_module._Counted, "write", full)
+    monkeypatch.setattr(hub_module.os, "fsync", full)
     with pytest.raises(DownloadError, match="no space left"):
         pull(PLAIN, hub=quick(hub))
 
@@ -257,13 +251,6 @@ def test_a_damaged_record_of_acceptance_accepts_nothing(hub: Standin, text: str)
         pull("gemma-3-1b-it", consent=lambda *_: True, hub=quick(hub))
 
 
-def test_offline(hub: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEMLET_OFFLINE", "1")
-    with pytest.raises(DownloadError, match="offline"):
-        pull(PLAIN, hub=quick(hub))
-    assert not hub.requests
-
-
 def test_the_command(
     hub: Standin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,34 +274,120 @@ def test_the_command(
     assert not list(Path(os.environ["HF_HUB_CACHE"]).glob("models--*"))
 
 
-def test_ctrl_c_keeps_what_came(hub: Standin, tmp_path: Path) -> None:
-    """Through the command in a process of its own, with a hub that gives half of a file and then nothing."""
+def test_ctrl_c_keeps_what_came(hub: Standin) -> None:
+    """With a hub that gives a part of a file and then nothing, on an open connection."""
     data = hub.repositories[PLAIN]["model.safetensors"]
-    code = (
-        "import sys, time, gemlet.store.hub as h; h.LARGE = 200 << 10\n"
-        "import huggingface_hub.file_download as f\n"
-        "real = f.http_get\n"
-        "def slow(url, stream, **rest):\n"
-        "    if not isinstance(stream, h._Counted): return real(url, stream, **rest)\n"
-        f"    stream.write(bytes.fromhex('{data[:5000].hex()}')); stream.flush()\n"
-        "    print('half', flush=True)\n"
-        "    for _ in range(400): time.sleep(0.05); stream.write(b'')\n"
-        "f.http_get = slow\n"
-        "from gemlet.cli.main import main; sys.exit(main(['pull', sys.argv[1]]))\n"
-    )
-    environ = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_CACHE": os.environ["HF_HUB_CACHE"]}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, PLAIN], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == b"half\n"
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    assert process.wait(30) == 130
-    assert b"what has come is kept" in process.stderr.read()
-    assert time.monotonic() - began < 15  # it did not wait for the file to end
-    (part,) = Path(os.environ["HF_HUB_CACHE"]).rglob("*.gemlet.part")
-    assert part.read_bytes() == data[:5000]
+    hub.faults.append(("model.safetensors", "stall", len(data) // 2))
+    parts = Path(os.environ["HF_HUB_CACHE"])
+
+    def half() -> bool:
+        part = next(parts.rglob(f"{hashlib.sha256(data).hexdigest()}.gemlet.part"), None)
+        return part is not None and bool(part.stat().st_size)
+
+    seconds, said = stopped(hub, PLAIN, half)
+    assert b"what has come is kept" in said
+    assert seconds < 8  # less than the connection would be waited for
+    (part,) = parts.rglob(f"{hashlib.sha256(data).hexdigest()}.gemlet.part")
+    kept = part.read_bytes()
+    assert kept and data.startswith(kept)
     pull(PLAIN, hub=quick(hub))
     ranges = [wanted for _, path, wanted in hub.requests if path.endswith("model.safetensors") and wanted]
-    assert ranges[-1].startswith("bytes=5000-")
+    assert ranges[-1] == f"bytes={len(kept)}-"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_ctrl_c_ends_a_wait_for_a_busy_hub(hub: Standin, status: int) -> None:
+    hub.faults += [("config.json", "status", (status, {"Retry-After": "50"}))] * 40
+
+    def refused() -> bool:
+        return any(path.endswith("/config.json") for _, path, _ in hub.requests)
+
+    seconds, said = stopped(hub, PLAIN, refused)
+    assert seconds < 20 and b"stopped" in said
+
+
+def test_a_name_that_leads_out_of_the_cache_is_refused(hub: Standin) -> None:
+    hub.repositories = {PLAIN: {**hub.repositories[PLAIN], "../../model.gguf": b"x"}}
+    with pytest.raises(DownloadError, match="no hash or no name"):
+        pull(PLAIN, hub=quick(hub))
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("art.png", "holds no weights"),
+        ("config.json", "holds no weights"),
+        ("pytorch_model.bin", "is a pickle"),
+        ("other.safetensors", "is not what its configuration goes with"),
+        ("model-00001-of-00002.safetensors", "is one shard"),
+        ("x-00001-of-00002.gguf", "is one part of a split"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(hub: Standin, file: str, words: str) -> None:
+    hub.repositories = {PLAIN: {**hub.repositories[PLAIN], file: b"x"}}
+    with pytest.raises(InvalidRequestError, match=words) as caught:
+        pull(f"{PLAIN}:{file}", hub=quick(hub))
+    assert f"gemlet pull {PLAIN}" in str(caught.value)
+    assert not [path for _, path, _ in hub.requests if "/resolve/" in path]
+
+
+def test_weights_that_are_named_bring_what_they_need(hub: Standin) -> None:
+    hub.repositories = {PLAIN: {**hub.repositories[PLAIN], "model.fp16.safetensors": b"x"}}
+    (pulled,) = pull(f"{PLAIN}:model.safetensors", hub=quick(hub))
+    names = {file.name for file in pulled.files}
+    assert {"config.json", "model.safetensors"} <= names and "model.fp16.safetensors" not in names
+    assert resolve(f"{PLAIN}:model.safetensors").path == Path(pulled.path)
+
+
+def test_unknown_terms_are_shown_and_asked_for(hub: Standin, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.licences[PLAIN] = "other"
+    hub.more_of_cards[PLAIN] = {"license_name": "acme-model-licence", "license_link": "LICENSE"}
+    with pytest.raises(LicenceError, match="acme-model-licence") as caught:
+        pull(PLAIN, hub=quick(hub))
+    assert f"https://huggingface.co/{PLAIN}/blob/main/LICENSE" in str(caught.value)
+    shown: list[str] = []
+    pull(PLAIN, consent=lambda licence, _: not shown.append(licence.name), hub=quick(hub))
+    pull(PLAIN, consent=lambda licence, _: not shown.append(licence.name), hub=quick(hub))
+    assert shown == ["terms 'acme-model-licence'"]
+    hub.licences[GGUF], hub.more_of_cards[GGUF] = "other", {"license_name": "acme-model-licence"}
+    with pytest.raises(LicenceError):  # whoever uses that name elsewhere
+        pull(f"{GGUF}:q8_0", hub=quick(hub))
+
+
+@pytest.mark.parametrize("variable", ["GEMLET_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_what_is_here_is_enough(
+    hub: Standin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    (before,) = pull(PLAIN, hub=quick(hub))
+    hub.requests.clear()
+    monkeypatch.setenv(variable, "1")
+    (pulled,) = pull(PLAIN)
+    assert not hub.requests and not pulled.asked and pulled.fetched_bytes == 0
+    assert {(f.name, f.sha256, f.verdict) for f in pulled.files} == {
+        (f.name, f.sha256, f.verdict) for f in before.files
+    }
+    assert main(["pull", PLAIN]) == 0
+    assert "it is all here" in capsys.readouterr().out
+    blob = Path(pulled.path, "config.json").resolve()
+    blob.write_bytes(blob.read_bytes() + b" ")
+    with pytest.raises(DownloadError, match="wrong hash"):
+        pull(PLAIN)
+    blob.unlink()
+    with pytest.raises(DownloadError, match="network is switched off"):
+        pull(PLAIN)
+    with pytest.raises(DownloadError, match="it is not downloaded"):
+        pull(GGUF)
+
+
+def test_a_wrong_file_is_listed_and_removed(hub: Standin, capsys: pytest.CaptureFixture[str]) -> None:
+    (pulled,) = pull(PLAIN, hub=quick(hub))
+    blob = Path(pulled.path, "model.safetensors").resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    with pytest.raises(DownloadError, match="wrong hash"):
+        pull(PLAIN, hub=quick(hub))
+    pull(PLAIN, hub=quick(hub))
+    assert main(["ls"]) == 0
+    assert f"{PLAIN} (a wrong file)" in capsys.readouterr().out
+    assert main(["rm", f"{PLAIN} (a wrong file)", "--yes"]) == 0
+    assert not list(Path(os.environ["HF_HUB_CACHE"]).rglob("*.wrong"))
+    assert resolve(PLAIN).path.is_dir()

@@ -29,6 +29,7 @@ EXAMPLES = (
 VERDICTS = {
     "known": "the published file, by its hash",
     "hub": "as the hub has it, by its hash",
+    "unchecked": "as it lies here; nothing says its hash",
     "other": "as the hub has it; not the published file that gemlet knows",
 }
 
@@ -75,6 +76,7 @@ def lines(pulled: Pulled) -> list[str]:
         for file in pulled.files
     ]
     came = f"{pulled.fetched_bytes / 1e6:,.1f} MB came" if pulled.fetched_bytes else "it was here already"
+    came = came if pulled.asked else "it is all here (the network is switched off: the hub was not asked)"
     return [
         f"{pulled.repository} at {pulled.commit[:12]}: {came}",
         *files,
@@ -85,12 +87,15 @@ def lines(pulled: Pulled) -> list[str]:
 
 def _ask(licence: Licence, repository: str) -> bool:
     """Show what the terms say, and ask. Without a terminal nobody can say yes."""
-    print(f"{repository} is under the {licence.name} ({licence.version}):", file=sys.stderr)
-    for line in licence.summary:
-        print(f"  - {line}", file=sys.stderr)
-    print(f"  The terms themselves: {licence.url}", file=sys.stderr)
+    version = f" ({licence.version})" if licence.version else ""
+    shown = [
+        f"{repository} is under the {licence.name}{version}:",
+        *(f"  - {line}" for line in licence.summary),
+    ]
+    shown.append(f"  The terms themselves: {licence.url}")
     if licence.policy:
-        print(f"  Prohibited uses: {licence.policy}", file=sys.stderr)
+        shown.append(f"  Prohibited uses: {licence.policy}")
+    print(printable("\n".join(shown)), file=sys.stderr)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     print("Do you accept them? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -127,7 +127,9 @@ def rows(description: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "layers",
             f"{len(layers)}: {layers.count('local')} local (window {config['sliding_window']}), "
-            f"{layers.count('global')} global",
+            f"{layers.count('global')} global"
+            if "local" in layers
+            else f"{len(layers)}, all global (each sees the whole context)",
         ),
         ("width", f"{config['hidden_size']}, feed-forward {config['intermediate_size']}"),
         (

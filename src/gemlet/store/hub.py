@@ -1,7 +1,7 @@
 """The Hugging Face hub: what a repository holds, and its files, fetched into the library's own cache.
 
-huggingface_hub does the talking; a large file that was cut off is gone on with where it ended, also by a
-later run, which the library does not do.
+huggingface_hub does the talking; the bytes come here, so that a file that was cut off is gone on with where
+it ended, also by a later run, and so that Ctrl-C ends a wait at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import errno
 import hashlib
 import importlib
 import os
-import time
+import re
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import IO, Any, TypeVar
 
 from gemlet.errors import DownloadError, GemletError, LicenceError, MissingExtraError, ModelNotFoundError
 from gemlet.formats.files import file_sha256
+from gemlet.store.partial import PART, alone, emptied, part_of
 
 TRIES = 4
 """Attempts where the hub is busy, in trouble, or cut off."""
@@ -26,8 +28,11 @@ TRIES = 4
 PATIENCE = 60.0
 """Seconds at most that the hub may ask to wait before another attempt."""
 
-LARGE = 8 << 20
-"""Bytes from which on a file is fetched in a way that can be gone on with."""
+PIECE = 1 << 16
+"""Bytes that are read at once."""
+
+WRONG = ".wrong"
+"""What the name of a file ends in that was set aside: its hash is not the hub's."""
 
 Advance = Callable[[int], None]
 T = TypeVar("T")
@@ -44,23 +49,28 @@ class HubFile:
     name: str
     nbytes: int
     sha256: str | None
-    git_sha1: str | None
+    git_sha1: str
 
     @property
-    def etag(self) -> str | None:
+    def etag(self) -> str:
         """The name that the cache keeps it under."""
         return self.sha256 or self.git_sha1
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A revision of a repository: its commit, files, and the licence that its card names."""
+    """A revision of a repository: its commit, files, and the licence that its card names.
+
+    licence_name, licence_link: what the card says of a licence that has no id of its own ("other").
+    """
 
     repository: str
     revision: str
     commit: str
     files: tuple[HubFile, ...]
     licence: str | None
+    licence_name: str | None = None
+    licence_link: str | None = None
 
 
 class Hub:
@@ -71,7 +81,7 @@ class Hub:
 
     def __init__(
         self,
-        wait: Callable[[float], None] = time.sleep,
+        wait: Callable[[float], object] | None = None,
         endpoint: str | None = None,
         cache: Path | None = None,
     ) -> None:
@@ -81,14 +91,15 @@ class Hub:
             raise MissingExtraError("downloading models", "hub") from None
         self._errors: Any = importlib.import_module("huggingface_hub.errors")
         self._files: Any = importlib.import_module("huggingface_hub.file_download")
-        self._wait = wait
+        self._tools: Any = importlib.import_module("huggingface_hub.utils")
+        self._stopping = threading.Event()
+        self._wait = wait or self._stopping.wait
         constants = importlib.import_module("huggingface_hub.constants")
         self._endpoint = endpoint or constants.ENDPOINT
         self.cache = cache or Path(constants.HF_HUB_CACHE)
         """The folder that downloads lie in."""
-        own = importlib.import_module("huggingface_hub.utils")
-        own.disable_progress_bars()
-        own.logging.set_verbosity_error()
+        self._tools.disable_progress_bars()
+        self._tools.logging.set_verbosity_error()
 
     def listing(self, repository: str, revision: str | None) -> Listing:
         """What a revision holds; the main branch by default."""
@@ -97,48 +108,49 @@ class Hub:
         info = self._patiently(
             repository, wanted, lambda: api.model_info(repository, revision=wanted, files_metadata=True)
         )
-        files = tuple(_file(sibling) for sibling in info.siblings or ())
+        files = tuple(_file(repository, sibling) for sibling in info.siblings or ())
         card = info.card_data.to_dict() if info.card_data else {}
-        licence = card.get("license")
-        return Listing(repository, wanted, info.sha, files, licence if isinstance(licence, str) else None)
+        licence, name, link = (
+            value if isinstance(value := card.get(key), str) else None
+            for key in ("license", "license_name", "license_link")
+        )
+        return Listing(repository, wanted, info.sha, files, licence, name, link)
 
     def missing(self, listing: Listing, file: HubFile) -> int:
         """Bytes of a file that are still to be fetched."""
-        if file.etag is None:
-            return file.nbytes
         blob = self._blob(listing.repository, file.etag)
-        if blob.exists():
-            return 0
-        part = _part(blob)
-        return max(0, file.nbytes - (part.stat().st_size if part.exists() else 0))
+        part = part_of(blob)
+
+        def looked() -> int:
+            if blob.exists() or self._path(listing, file).exists():
+                return 0
+            return max(0, file.nbytes - (part.stat().st_size if part.exists() else 0))
+
+        return self._patiently(listing.repository, file.name, looked)
 
     def fetch(self, listing: Listing, file: HubFile, advance: Advance) -> Path:
         """Have a file in the cache, with the hash that the hub says; its path in the snapshot.
 
         advance: called with the bytes that came; it may raise Stopped.
         """
-        repository = listing.repository
-        if file.etag is not None and not self._blob(repository, file.etag).exists() and file.nbytes >= LARGE:
-            self._patiently(repository, file.name, lambda: self._fetch_large(listing, file, advance))
-        elif self.missing(listing, file):
-            advance(0)
-        before = self.missing(listing, file)
-        path = Path(
+        advance(0)
+        path, blob = self._path(listing, file), self._blob(listing.repository, file.etag)
+        if not path.exists() and not blob.exists():
+            part = part_of(blob)
             self._patiently(
-                repository,
+                listing.repository,
                 file.name,
-                lambda: self._library.hf_hub_download(
-                    repository,
-                    file.name,
-                    revision=listing.commit,
-                    cache_dir=self.cache,
-                    endpoint=self._endpoint,
-                ),
+                lambda: self._fetch_part(listing, file, part, advance),
+                lambda: part.stat().st_size if part.exists() else 0,
             )
-        )
-        advance(before)
-        self._check(listing, file, path)
+        if not path.exists():
+            self._patiently(listing.repository, file.name, lambda: self._link(blob, path))
+        self._patiently(listing.repository, file.name, lambda: self._check(listing, file, path))
         return path
+
+    def stop(self) -> None:
+        """End what other threads do here, at their next step; a connection of this kind is of no more use."""
+        self._stopping.set()
 
     def name_revision(self, listing: Listing) -> None:
         """Let the branch or tag that was asked for lead to the commit, as the library would."""
@@ -147,48 +159,65 @@ class Hub:
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(listing.commit, encoding="utf-8")
 
-    def _fetch_large(self, listing: Listing, file: HubFile, advance: Advance) -> None:
+    def _fetch_part(self, listing: Listing, file: HubFile, part: Path, advance: Advance) -> None:
         """From where an earlier attempt ended, into a file that gets its name last."""
-        assert file.etag is not None
-        blob = self._blob(listing.repository, file.etag)
-        part = _part(blob)
         part.parent.mkdir(parents=True, exist_ok=True)
+        with alone(part) as stream:
+            start = stream.seek(0, os.SEEK_END)
+            if start > file.nbytes:
+                start = emptied(stream)
+            if start < file.nbytes:
+                self._stream(listing, file, stream, start, advance)
+            stream.flush()
+            os.fsync(stream.fileno())
+        found = hub_hash(part, file)
+        if found != file.etag:
+            part.unlink()
+            raise _wrong_hash(listing.repository, file, found, "what came was thrown away")
+        part.replace(part.with_name(part.name.removesuffix(PART)))
+
+    def _stream(
+        self, listing: Listing, file: HubFile, stream: IO[bytes], start: int, advance: Advance
+    ) -> None:
+        """The bytes from `start` on. A token goes to the hub alone, not where it sends us to."""
         url = self._library.hf_hub_url(
             listing.repository, file.name, revision=listing.commit, endpoint=self._endpoint
         )
-        headers = self._files.build_hf_headers(library_name="gemlet")
-        metadata = self._library.get_hf_file_metadata(url, headers=headers)
-        location = metadata.location
-        if _host(location) != _host(url):  # a signed address elsewhere: the token is not for it
-            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        with _alone(part) as stream:
-            counted = _Counted(stream, advance)
-            start = stream.seek(0, os.SEEK_END)
-            if start > file.nbytes:
-                stream.truncate(0)
-                start = 0
-            if start < file.nbytes:
-                self._files.http_get(
-                    location, counted, headers=headers, resume_size=start, expected_size=file.nbytes
-                )
-            stream.flush()
-            os.fsync(stream.fileno())
-        found = file_sha256(part)
-        if file.sha256 is not None and found != file.sha256:
-            part.unlink()
-            raise _wrong_hash(listing.repository, file, found, "what came was thrown away")
-        part.replace(blob)
+        headers = self._files.build_hf_headers(library_name="gemlet") | {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        patience = self._files.constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with _asked(self._tools.get_session(), url, headers, patience) as (answer, pieces):
+            if start and answer.status_code in (200, 416):  # it cannot go on there: from the beginning
+                advance(-start)
+                start = emptied(stream)
+            self._tools.hf_raise_for_status(answer)
+            for data in pieces():
+                start += len(data)
+                if start > file.nbytes:
+                    emptied(stream)
+                    raise _wrong_hash(listing.repository, file, "too many bytes", "they were thrown away")
+                stream.write(data)
+                stream.flush()  # this thread may end at any time
+                advance(len(data))
+        if start < file.nbytes:
+            raise ConnectionError(f"it ended after {start} of {file.nbytes} bytes")
+
+    def _link(self, blob: Path, path: Path) -> None:
+        """The file's name in the snapshot, as the library makes it: a link, where there are links."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._files._create_symlink(str(blob), str(path), new_blob=True)
 
     def _check(self, listing: Listing, file: HubFile, path: Path) -> None:
         """Whatever put it into the cache, it has to be what the hub has. A wrong file is set aside."""
         if path.stat().st_size == file.nbytes:
-            found = file_sha256(path) if file.sha256 else _git_sha1(path)
-            if found == (file.sha256 or file.git_sha1 or found):
+            found = hub_hash(path, file)
+            if found == file.etag:
                 return
         else:
             found = f"{path.stat().st_size} bytes"
         blob = path.resolve()
-        aside = blob.with_name(blob.name + ".wrong")
+        aside = blob.with_name(blob.name + WRONG)
         blob.replace(aside)
         if path.is_symlink():
             path.unlink()
@@ -197,22 +226,35 @@ class Hub:
     def _blob(self, repository: str, etag: str) -> Path:
         return self._folder(repository) / "blobs" / etag
 
+    def _path(self, listing: Listing, file: HubFile) -> Path:
+        return self._folder(listing.repository) / "snapshots" / listing.commit / file.name
+
     def _folder(self, repository: str) -> Path:
         return self.cache / f"models--{repository.replace('/', '--')}"
 
-    def _patiently(self, repository: str, what: str, work: Callable[[], T]) -> T:
-        """Try again where that may help, a few times; typed errors for the rest."""
-        for tried in range(1, TRIES + 1):
+    def _patiently(
+        self, repository: str, what: str, work: Callable[[], T], came: Callable[[], int] = lambda: 0
+    ) -> T:
+        """Try again where that may help, a few times; typed errors for the rest.
+
+        came: bytes that are there; the tries are counted anew where they became more.
+        """
+        tried, before = 0, came()
+        while True:
+            tried += 1
             try:
                 return work()
             except (GemletError, Stopped):
                 raise
             except Exception as error:
+                if (now := came()) > before:
+                    tried, before = 1, now
                 pause = self._pause(error, tried)
                 if tried == TRIES or pause is None:
                     raise self._told(repository, what, error) from error
             self._wait(pause)
-        raise AssertionError("unreachable")
+            if self._stopping.is_set():
+                raise Stopped
 
     def _pause(self, error: Exception, tried: int) -> float | None:
         """Seconds to wait before the next attempt; None where none can help."""
@@ -283,53 +325,36 @@ class Hub:
         return LicenceError(f"{repository}: the account has not accepted its terms on the hub", hint=hint)
 
 
-class _Counted:
-    """A file that tells what is written to it."""
-
-    def __init__(self, stream: IO[bytes], advance: Advance) -> None:
-        self._stream = stream
-        self._advance = advance
-
-    def write(self, data: bytes) -> int:
-        count = self._stream.write(data)
-        self._advance(count)
-        return count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 @contextmanager
-def _alone(part: Path) -> Any:
-    """The partial file, for one process at a time."""
-    with part.open("r+b" if part.exists() else "w+b") as stream:
-        with suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                hint = "wait for it: it fetches the same file"
-                raise DownloadError("another gemlet pull is at work", hint=hint) from None
-        yield stream
+def _asked(session: Any, url: str, headers: dict[str, str], patience: float) -> Any:
+    """The answer and its bytes, piece by piece; of the library's session now (httpx) or before (requests)."""
+    if callable(session.stream):
+        with session.stream("GET", url, headers=headers, timeout=patience, follow_redirects=True) as answer:
+            yield answer, answer.iter_bytes
+        return
+    with session.get(url, headers=headers, timeout=patience, stream=True) as answer:
+        yield answer, lambda: answer.iter_content(PIECE)
 
 
-def _part(blob: Path) -> Path:
-    return blob.with_name(blob.name + ".gemlet.part")
+def _file(repository: str, sibling: Any) -> HubFile:
+    """A file of the hub's list. Its name and hashes become paths here, so that they are looked at first."""
+    name, lfs = sibling.rfilename, sibling.lfs
+    file = HubFile(name, int(sibling.size or 0), lfs.sha256 if lfs else None, sibling.blob_id)
+    inside = name and not name.startswith("/") and not {"", ".", ".."} & set(re.split(r"[/\\]", name))
+    if not inside or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.etag or ""):
+        hint = "another hub (HF_ENDPOINT) may tell more"
+        raise DownloadError(f"{repository}: the hub lists {name!r} with no hash or no name", hint=hint)
+    return file
 
 
-def _file(sibling: Any) -> HubFile:
-    lfs = sibling.lfs
-    return HubFile(sibling.rfilename, int(sibling.size or 0), lfs.sha256 if lfs else None, sibling.blob_id)
+def hub_hash(path: Path, file: HubFile) -> str:
+    """Of a file that is here, in the kind that the hub knows of it."""
+    return file_sha256(path) if file.sha256 else _git_sha1(path)
 
 
 def _git_sha1(path: Path) -> str:
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _host(url: str) -> str:
-    return url.split("://", 1)[-1].split("/", 1)[0]
 
 
 def _status(error: Exception) -> int | None:
@@ -346,7 +371,7 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _wrong_hash(repository: str, file: HubFile, found: str, what_happened: str) -> DownloadError:
-    expected = file.sha256 or file.git_sha1
+    expected = file.etag
     return DownloadError(
         f"{repository}: {file.name} has the wrong hash: {found}, the hub says {expected}",
         hint=f"{what_happened}; run the same command again",

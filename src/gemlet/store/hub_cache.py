@@ -74,6 +74,8 @@ def find_snapshot(repository: str, revision: str | None, environ: Mapping[str, s
 
 def _named(snapshot: Path, repository: str, file: str) -> Path:
     exact = snapshot / file
+    if file == "model.safetensors" and exact.is_file():
+        return snapshot  # weights alone are no model
     if exact.is_file():
         return exact
     files = _gguf_files(snapshot)

@@ -11,7 +11,9 @@ from pathlib import Path
 from gemlet.errors import GemletError
 from gemlet.formats.safetensors import read_arrays
 from gemlet.store.embedded import NAME as EMBEDDED_FILE
+from gemlet.store.hub import WRONG
 from gemlet.store.hub_cache import check_complete, hub_cache_dir
+from gemlet.store.partial import PART
 from gemlet.store.references import EMBEDDED, NAMES
 from gemlet.store.settings import cache_dir
 
@@ -113,7 +115,9 @@ def _downloads(environ: Mapping[str, str]) -> Iterator[Entry]:
         main = _text(folder / "refs" / "main")
         if parts := partial_files(folder):
             size = sum(path.stat().st_size for path in parts)
-            yield Entry(f"{repository} (a part)", folder, PARTIAL, None, size, (), False, (repository,))
+            wrong = any(path.suffix == WRONG for path in parts)
+            name = f"{repository} ({'a wrong file' if wrong else 'a part'})"
+            yield Entry(name, folder, PARTIAL, None, size, (), False, (repository,))
         for snapshot in sorted((folder / "snapshots").glob("*")):
             at = "" if snapshot.name == main or main is None else f"@{snapshot.name[:12]}"
             names = (_NAMES[repository],) if repository in _NAMES and not at else ()
@@ -134,8 +138,9 @@ def _downloads(environ: Mapping[str, str]) -> Iterator[Entry]:
 
 
 def partial_files(folder: Path) -> list[Path]:
-    """What came of files of a repository that are not whole."""
-    return sorted((folder / "blobs").glob("*.gemlet.part"))
+    """What came of files of a repository that are not whole, and what was set aside as wrong."""
+    blobs = folder / "blobs"
+    return sorted((*blobs.glob(f"*{PART}"), *blobs.glob(f"*{WRONG}")))
 
 
 def _is_complete(snapshot: Path, repository: str) -> bool:

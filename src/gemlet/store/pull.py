@@ -6,34 +6,30 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from gemlet.errors import DownloadError, InvalidRequestError, LicenceError, ModelNotFoundError
 from gemlet.formats.files import file_sha256
 from gemlet.provenance.licences import Licence, find_licence
 from gemlet.provenance.releases import REPOSITORIES, by_file
 from gemlet.store.acceptance import accept, accepted
-from gemlet.store.hub import Hub, HubFile, Listing, Stopped
-from gemlet.store.hub_cache import expanded, fits_name
+from gemlet.store.choose_files import choose_files
+from gemlet.store.hub import Hub, HubFile, Listing, Stopped, hub_hash
+from gemlet.store.hub_cache import check_complete, expanded, find_snapshot
 from gemlet.store.references import NAMES, Reference, parse_reference
 from gemlet.store.settings import read_settings
 
 WORKERS = 4
 """Files that come at once."""
 
+MOMENT = 0.5
+"""Seconds that a thread is waited for when all are stopped."""
+
 ROOM = 64 << 20
 """Bytes that stay free on the disk."""
-
-_CHECKPOINT = re.compile(
-    r"(model.*\.safetensors|model\.safetensors\.index\.json|config\.json|generation_config\.json"
-    r"|tokenizer\.(json|model)|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
-    r"|chat_template\.(json|jinja)|vocab\.json|merges\.txt)"
-)
-_ADAPTER = re.compile(r"adapter_(config\.json|model\.safetensors)|gemlet_manifest\.json")
-_PAPERS = re.compile(r"(README|LICEN[SC]E|NOTICE|.*USE_POLICY)(\.(md|txt))?", re.IGNORECASE)
 
 Progress = Callable[[int, int], None]
 Consent = Callable[[Licence, str], bool]
@@ -42,7 +38,8 @@ Consent = Callable[[Licence, str], bool]
 @dataclass(frozen=True)
 class PulledFile:
     """A file that is here now, as the hub has it. `verdict`: "known" where it is the published file that
-    gemlet knows, "other" where that has another hash, "hub" where none is known.
+    gemlet knows, "other" where that has another hash, "hub" where none is known, "unchecked" where neither
+    gemlet nor the cache knows a hash.
     """
 
     name: str
@@ -54,7 +51,10 @@ class PulledFile:
 
 @dataclass(frozen=True)
 class Pulled:
-    """A download: where it lies, what of it was fetched just now (bytes), and each file's verdict."""
+    """A download: where it lies, what of it was fetched just now (bytes), and each file's verdict.
+
+    asked: whether the hub was; False where the network is switched off and all was here.
+    """
 
     reference: str
     repository: str
@@ -63,6 +63,7 @@ class Pulled:
     licence: str | None
     fetched_bytes: int
     files: tuple[PulledFile, ...]
+    asked: bool = True
 
 
 def pull(
@@ -75,53 +76,26 @@ def pull(
 ) -> tuple[Pulled, ...]:
     """Have a model, and the adapter named with it, in the Hugging Face cache.
 
-    consent: asked for terms with use restrictions that were not accepted on this machine; their acceptance is
-    recorded. progress: called with the bytes that came and those that are to come in all.
+    consent: asked for terms with restrictions, or that gemlet does not know, which were not accepted on this
+    machine; their acceptance is recorded. progress: called with the bytes that came and those that are to
+    come in all. Offline, what is here whole is enough; its hashes are compared all the same.
 
     Raises LicenceError for terms that are not accepted, here or on the hub, ModelNotFoundError,
     DownloadError, InvalidRequestError for what cannot be downloaded, MissingExtraError without the extra.
     KeyboardInterrupt stops it; what has come is kept, and the next call goes on with it.
     """
-    if read_settings({}, environ)["offline"].value:
-        raise DownloadError("gemlet is set to be offline", hint="gemlet config set offline false")
     wanted = [parse_reference(reference)]
     if (adapter := wanted[0].adapter) is not None and not expanded(adapter).exists():
         wanted.append(parse_reference(adapter))
     targets = [(*_repository(one), one) for one in wanted]
+    if switch := _offline(environ):
+        return tuple(_here(name, one, reference, switch, environ) for name, _, one in targets)
     hub = hub or Hub()
     listings = [(hub.listing(name, revision), one) for name, revision, one in targets]
     chosen = [(listing, choose_files(listing, one.file)) for listing, one in listings]
     for listing, _ in chosen:
         _need_terms(listing, consent, environ)
     return tuple(_fetch(hub, listing, files, reference, progress) for listing, files in chosen)
-
-
-def choose_files(listing: Listing, file: str | None) -> list[HubFile]:
-    """What gemlet needs of a repository: a checkpoint, an adapter or a GGUF file, with the papers beside it.
-
-    file: a file's name, or a part such as Q4_0 that only one GGUF file's name has.
-    """
-    papers = [one for one in listing.files if _PAPERS.fullmatch(one.name)]
-    names = {one.name for one in listing.files}
-    gguf = [one for one in listing.files if one.name.lower().endswith(".gguf")]
-    if file is None and "adapter_config.json" in names:
-        return papers + [one for one in listing.files if _ADAPTER.fullmatch(one.name)]
-    if file is None and "config.json" in names and any(name.endswith(".safetensors") for name in names):
-        return papers + [one for one in listing.files if _CHECKPOINT.fullmatch(one.name)]
-    exact = [one for one in listing.files if one.name == file]
-    fitting = exact or [one for one in gguf if file is None or fits_name(file, one.name)]
-    if len(fitting) == 1:
-        return [*papers, fitting[0]]
-    listed = "\n".join(f"  {listing.repository}:{one.name}  {one.nbytes / 1e6:,.0f} MB" for one in gguf)
-    if fitting:
-        raise InvalidRequestError(
-            f"{listing.repository} holds {len(fitting)} fitting models", hint=f"name one:\n{listed}"
-        )
-    if file is not None:
-        hint = f"there is:\n{listed}" if listed else "it holds no GGUF file"
-        raise ModelNotFoundError(f"{listing.repository}: it has no file {file!r}", hint=hint)
-    hint = "gemlet reads safetensors checkpoints, GGUF files and PEFT adapters"
-    raise ModelNotFoundError(f"{listing.repository}: it holds no weights that gemlet reads", hint=hint)
 
 
 def _repository(reference: Reference) -> tuple[str, str | None]:
@@ -135,17 +109,79 @@ def _repository(reference: Reference) -> tuple[str, str | None]:
     raise InvalidRequestError(f"{reference}: only a name or org/repo can be downloaded")
 
 
+def _offline(environ: Mapping[str, str]) -> str | None:
+    """What switches the network off, as a person sets it; None where nothing does."""
+    if read_settings({}, environ)["offline"].value:
+        return "gemlet config set offline false"
+    if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return "unset HF_HUB_OFFLINE"
+    return None
+
+
+def _here(
+    repository: str, wanted: Reference, reference: str, switch: str, environ: Mapping[str, str]
+) -> Pulled:
+    """A model that came before, whole and with the hub's hashes, which the cache keeps files under."""
+
+    def missing(problem: str) -> DownloadError:
+        hint = f"{switch}, then run it again"
+        return DownloadError(f"{repository}: the network is switched off, and {problem}", hint=hint)
+
+    try:
+        snapshot = find_snapshot(repository, wanted.revision, environ)
+        listing = _listing_of(repository, snapshot)
+        files = choose_files(listing, wanted.file)
+        if any(file.name.startswith("model") and ".safetensors" in file.name for file in files):
+            check_complete(snapshot, repository)
+    except ModelNotFoundError as error:
+        raise missing(error.message.removeprefix(f"{repository}: ")) from None
+    pulled = []
+    for file in files:
+        path = snapshot / file.name
+        if not path.exists():
+            raise missing(f"its {file.name} is not here")
+        if file.etag and hub_hash(path, file) != file.etag:
+            raise missing(f"{file.name} has the wrong hash")
+        pulled.append(_judged(repository, file, path, "hub" if file.etag else "unchecked"))
+    single = next((snapshot / file.name for file in files if file.name.endswith(".gguf")), snapshot)
+    return Pulled(reference, repository, snapshot.name, str(single), None, 0, tuple(pulled), asked=False)
+
+
+def _listing_of(repository: str, snapshot: Path) -> Listing:
+    """What is here of a repository; a link's target is named by the hash that the hub says."""
+    files = []
+    for path in sorted(path for path in snapshot.rglob("*") if not path.is_dir()):
+        etag = path.resolve().name if path.is_symlink() else ""
+        sha256 = etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None
+        sha1 = etag if re.fullmatch(r"[0-9a-f]{40}", etag) else ""
+        size = path.stat().st_size if path.exists() else 0
+        files.append(HubFile(path.relative_to(snapshot).as_posix(), size, sha256, sha1))
+    return Listing(repository, snapshot.name, snapshot.name, tuple(files), None)
+
+
 def _need_terms(listing: Listing, consent: Consent | None, environ: Mapping[str, str]) -> None:
-    """LicenceError unless terms with use restrictions are accepted."""
+    """LicenceError unless terms that restrict, or that are not known, are accepted."""
     known = REPOSITORIES.get(listing.repository)
     named = known.licence if known is not None else listing.licence
-    licence = find_licence(named) if named else None
-    if licence is None or licence.policy is None or accepted(licence, environ):
+    licence = None if named is None else find_licence(named) or _unknown_licence(listing, named)
+    if licence is None or not (licence.policy or licence.commercial is not True):
+        return
+    if accepted(licence, environ):
         return
     if consent is None or not consent(licence, listing.repository):
         hint = f"read them at {licence.url}, then: gemlet pull --accept-licence {listing.repository}"
         raise LicenceError(f"{listing.repository}: the {licence.name} are not accepted", hint=hint)
     accept(licence, listing.repository, environ)
+
+
+def _unknown_licence(listing: Listing, named: str) -> Licence:
+    """Terms of which only what the card says of them is known; accepted for this repository alone."""
+    page = f"https://huggingface.co/{listing.repository}"
+    link = listing.licence_link or ""
+    url = link if re.match(r"https?://", link) else f"{page}/blob/main/{link}" if link else page
+    name = listing.licence_name or ("own terms of the repository" if named == "other" else named)
+    summary = ("gemlet does not know these terms: read them before you use the model.",)
+    return Licence(f"{named}@{listing.repository}", f"terms {name!r}", None, url, summary, commercial=None)
 
 
 def _fetch(
@@ -154,32 +190,63 @@ def _fetch(
     total = sum(hub.missing(listing, file) for file in files)
     _need_room(hub.cache, total)
     counter = _Counter(total, progress)
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="gemlet-pull") as pool:
-        try:
-            coming = [pool.submit(hub.fetch, listing, file, counter.add) for file in files]
-            done, _ = wait(coming, return_when=FIRST_EXCEPTION)
-        except KeyboardInterrupt:
-            counter.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        if failed := [future for future in done if future.exception() is not None]:
-            counter.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-            error = next((e for e in (f.exception() for f in failed) if not isinstance(e, Stopped)), None)
-            raise error or DownloadError(f"{listing.repository}: the download was stopped")
+    paths = _side_by_side(
+        [lambda file=file: hub.fetch(listing, file, counter.add) for file in files],  # type: ignore[misc]
+        [counter.stop, hub.stop],
+    )
     hub.name_revision(listing)
-    paths = [future.result() for future in coming]
     pulled = tuple(_judged(listing.repository, file, path) for file, path in zip(files, paths, strict=True))
     snapshot = _snapshot(files[0], paths[0])
     single = next((path for path in paths if path.suffix == ".gguf"), snapshot)
     return Pulled(reference, listing.repository, listing.commit, str(single), listing.licence, total, pulled)
 
 
-def _judged(repository: str, file: HubFile, path: Path) -> PulledFile:
+def _side_by_side(work: Sequence[Callable[[], Path]], stop: Sequence[Callable[[], None]]) -> list[Path]:
+    """The results of all, a few at a time; the first error ends the others and is raised.
+
+    So does Ctrl-C, which waits for no thread longer than a moment: one may hang in a connection.
+    """
+    waiting: SimpleQueue[int] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Path | BaseException]] = SimpleQueue()
+    for i in range(len(work)):
+        waiting.put(i)
+
+    def run() -> None:
+        while True:
+            try:
+                i = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put((i, work[i]()))
+            except BaseException as error:
+                done.put((i, error))
+                return
+
+    threads = [threading.Thread(target=run, name="gemlet-pull", daemon=True) for _ in work[:WORKERS]]
+    found: dict[int, Path] = {}
+    try:
+        for thread in threads:
+            thread.start()
+        while len(found) < len(work):
+            i, result = done.get()
+            if isinstance(result, BaseException):
+                raise result
+            found[i] = result
+    except BaseException:
+        for end in stop:
+            end()
+        for thread in threads:
+            thread.join(MOMENT)
+        raise
+    return [found[i] for i in range(len(work))]
+
+
+def _judged(repository: str, file: HubFile, path: Path, otherwise: str = "hub") -> PulledFile:
     """The hub's hash was compared already; what gemlet knows of published files says more."""
     known = by_file(repository, file.name)
     sha256 = file.sha256 or file_sha256(path)
-    verdict = "hub" if known is None else "known" if sha256 == known.sha256 else "other"
+    verdict = otherwise if known is None else "known" if sha256 == known.sha256 else "other"
     return PulledFile(file.name, str(path), file.nbytes, sha256, verdict)
 
 

@@ -210,8 +210,8 @@ def test_preferences_become_likelier(model: Path, tmp_path: Path) -> None:
         worse[2:] = (worse[2:] + 7) % CONFIG.vocab_size
         return Pair(example, Example(worse, example.learned, example.source))
 
-    data = Data(tuple(map(pair, examples(20))), tuple(map(pair, examples(6, seed=1))))
-    settings = replace(SETTINGS, method="dpo", batch_tokens=80)
+    data = Data(tuple(map(pair, examples(120))), tuple(map(pair, examples(6, seed=1))))
+    settings = replace(SETTINGS, method="dpo", batch_tokens=160, epochs=4, patience=None)
     _, result = trained(model, tmp_path / "out", settings, data)
     # Before the first step both answers are as likely as to the base: -log(1/2), whatever they are.
     assert result.start_valid_loss == pytest.approx(np.log(2), abs=1e-6)

@@ -25,7 +25,6 @@ from gemlet.tune.matrices import DenseMatrix, Matrix, make_matrix
 from gemlet.tune.settings import Base, LoraSettings
 from gemlet.tune.torch_operations import TorchOperations
 
-
 ROWS = 64
 """Batches are filled up to a multiple of this: each number of rows costs memory of its own, for good, in the
 library that multiplies matrices."""

@@ -305,3 +305,10 @@ def test_prompts_for_scoring_come_from_the_test_split(read: Read) -> None:
     }
     (prompt,) = read(files).prompts
     assert prompt.messages == asked("Hi", "Hello.", "More") and prompt.answer == "Yes."
+
+
+def test_what_a_file_calls_its_fields_cannot_reach_the_terminal(read: Read) -> None:
+    with pytest.raises(DataError) as caught:
+        read([{"text": "a", "\x1b[31m": 1}, {"text": "a", "\ud800": 1}])
+    assert caught.value.message.encode() and "\x1b" not in caught.value.message
+    assert "\\x1b[31m: is unknown" in caught.value.problems[0] and "\\ud800: is" in caught.value.problems[1]

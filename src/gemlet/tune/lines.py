@@ -23,7 +23,12 @@ class Refused(Exception):
     """Why a line cannot be used, and the field that it is about."""
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+        super().__init__(f"{_shown(field)}: {_shown(reason)}")
+
+
+def _shown(text: str) -> str:
+    """Text as a terminal and a JSON document can take it: a file's own field names may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Problems:
